@@ -1,0 +1,367 @@
+// Part of QTasks. License: see LICENSE.
+
+import Synchronization
+
+/// A durable log of records in one directory, with one writer.
+///
+/// Records have a dense sequence number from 1 and are appended only. The loop that owns the log
+/// never waits for the disk: it appends, hands what it has to the log's threads with ``submit(sync:)``
+/// once a turn, and reads ``watermarks()`` when `onProgress` has told it that they moved.
+///
+/// Not `Sendable`: it belongs to the thread that opened it.
+public final class Log {
+    private let board: JobBoard
+    private let options: LogOptions
+    private let driver: LogDriver
+    private let lockFile: LogFileHandle
+    private var threads: LogThreads?
+    private var assembler: GroupAssembler
+    /// Submitted, and not known to be written.
+    private var inFlight: [GroupPiece] = []
+    private var source: RecordSource
+    private var isClosed = false
+
+    /// Counted up at every opening, and durable before ``open(at:options:files:driver:onProgress:replay:)``
+    /// returns: never twice the same.
+    public let incarnation: UInt32
+
+    /// What opening found.
+    public let recovery: RecoveryReport
+
+    /// The directory is in memory: "durable" then survives the process, not the machine.
+    public let isInMemory: Bool
+
+    private init(
+        board: JobBoard,
+        outcome: LogOpening.Outcome,
+        options: LogOptions,
+        driver: LogDriver,
+        lockFile: LogFileHandle,
+        isInMemory: Bool
+    ) throws(AppendLogError) {
+        self.board = board
+        self.options = options
+        self.driver = driver
+        self.lockFile = lockFile
+        self.isInMemory = isInMemory
+        incarnation = outcome.meta.incarnation
+        recovery = outcome.report
+        assembler = outcome.assembler
+        source = RecordSource(files: board.files, directory: board.directory)
+        if driver == .threads { threads = try LogThreads(board) }
+    }
+
+    deinit {
+        // As if the process had ended here: nothing more is written, the next opening recovers.
+        if !isClosed { release() }
+    }
+
+    /// Opens the store in `directory`, or makes one there, and replays every record.
+    ///
+    /// When it returns, everything replayed is durable and so is the new incarnation. It blocks for as
+    /// long as reading the store takes.
+    ///
+    /// - Parameters:
+    ///   - onProgress: Called on the log's threads after a watermark, the space or the failure state
+    ///     changed. It must not call the log; ringing an eventfd is what it is for.
+    ///   - replay: Called for each record, each sequence once, in order; positions are those to read
+    ///     from later.
+    /// - Throws: ``AppendLogError``, and nothing may be served: ``AppendLogError/locked(path:holder:)``,
+    ///   ``AppendLogError/newerFormat(path:version:supported:)``, ``AppendLogError/notAStore(path:)``,
+    ///   ``AppendLogError/metaUnreadable(path:)`` and
+    ///   ``AppendLogError/unsuitableFileSystem(path:name:)`` leave the store as it was; after a
+    ///   failed system call opening can be tried again.
+    public static func open(
+        at directory: String,
+        options: LogOptions = LogOptions(),
+        files: any LogFiles = PosixFiles(),
+        driver: LogDriver = .threads,
+        onProgress: (@Sendable () -> Void)? = nil,
+        replay: (borrowing RecordView) -> Void
+    ) throws(AppendLogError) -> Log {
+        if try files.createDirectory(directory) { try files.syncDirectory(parent(of: directory)) }
+        let fileSystem = try files.fileSystem(of: directory)
+        if case .network(let name) = fileSystem {
+            throw .unsuitableFileSystem(path: directory, name: name)
+        }
+        let lockFile = try files.lock("\(directory)/\(LogFormat.lockName)")
+        do throws(AppendLogError) {
+            var opening = LogOpening(files: files, directory: directory, options: options)
+            let outcome = try opening.run(replay)
+            let jobs = LogJobs(
+                meta: outcome.meta, end: outcome.assembler.end, handle: outcome.handle,
+                filledEnd: outcome.filledEnd, options: options)
+            let board = JobBoard(
+                jobs: jobs, files: files, directory: directory, metaFile: outcome.metaFile,
+                chunkBytes: options.zeroFillChunkBytes, onProgress: onProgress)
+            do throws(AppendLogError) {
+                return try Log(
+                    board: board, outcome: outcome, options: options, driver: driver,
+                    lockFile: lockFile, isInMemory: fileSystem == .memory)
+            } catch {
+                files.close(outcome.handle)
+                files.close(outcome.metaFile)
+                throw error
+            }
+        } catch {
+            files.close(lockFile)
+            throw error
+        }
+    }
+
+    private static func parent(of directory: String) -> String {
+        let trimmed = directory.hasSuffix("/") ? directory.dropLast() : directory[...]
+        guard let slash = trimmed.lastIndex(of: "/") else { return "." }
+        return slash == trimmed.startIndex ? "/" : String(trimmed[..<slash])
+    }
+}
+
+// MARK: - Appending
+
+extension Log {
+    /// The sequence that the last appended record has; 0 before the first.
+    public var lastSequence: UInt64 {
+        assembler.nextSequence - 1
+    }
+
+    /// Appends a record to the open group; `fill` writes the payload straight into its memory.
+    ///
+    /// Nothing is on its way to the disk before ``submit(sync:)``. `fill` must not call the log.
+    ///
+    /// - Throws: ``AppendLogError/payloadTooLarge(bytes:limit:)``; ``AppendLogError/outOfSpace(bytes:preparedBytesLeft:)``
+    ///   where the disk is full and the record doesn't fit into what is prepared; ``failure`` once there
+    ///   is one. Nothing was appended then.
+    public func append(
+        kind: UInt8,
+        flags: UInt8 = 0,
+        payloadBytes: Int,
+        fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(AppendLogError) -> (sequence: UInt64, position: RecordPosition) {
+        precondition(!isClosed, "nothing is appended to a closed log")
+        guard payloadBytes <= options.recordBytesMax else {
+            throw .payloadTooLarge(bytes: payloadBytes, limit: options.recordBytesMax)
+        }
+        if board.hasFailed.load(ordering: .acquiring), let failure { throw failure }
+        if board.isShortOfSpace.load(ordering: .relaxed) { try checkRoom(payloadBytes) }
+        let sequence = assembler.nextSequence
+        let position = assembler.append(
+            kind: kind, flags: flags, payloadBytes: payloadBytes, fill: fill)
+        return (sequence, position)
+    }
+
+    /// Appends a record whose payload is `payload`.
+    @discardableResult
+    public func append(
+        kind: UInt8,
+        flags: UInt8 = 0,
+        payload: [UInt8]
+    ) throws(AppendLogError) -> (sequence: UInt64, position: RecordPosition) {
+        try append(kind: kind, flags: flags, payloadBytes: payload.count) { target in
+            payload.withUnsafeBytes { target.copyMemory(from: $0) }
+        }
+    }
+
+    /// Appends a record whose payload is `pieces`, one after the other.
+    @discardableResult
+    public func append(
+        kind: UInt8,
+        flags: UInt8 = 0,
+        pieces: [UnsafeRawBufferPointer]
+    ) throws(AppendLogError) -> (sequence: UInt64, position: RecordPosition) {
+        let bytes = pieces.reduce(0) { $0 + $1.count }
+        return try append(kind: kind, flags: flags, payloadBytes: bytes) { target in
+            var rest = target[...]
+            for piece in pieces {
+                UnsafeMutableRawBufferPointer(rebasing: rest).copyMemory(from: piece)
+                rest = rest.dropFirst(piece.count)
+            }
+        }
+    }
+
+    /// Closes the open group and hands it to the writer. Once a turn of the loop; never blocks.
+    ///
+    /// - Parameter sync: Whether everything up to here is to become durable as soon as it can. With
+    ///   `false` it is only written; a later `submit(sync: true)`, also of nothing, covers it.
+    public func submit(sync: Bool = true) {
+        precondition(!isClosed, "nothing is appended to a closed log")
+        let marks = watermarks()
+        forgetWritten(marks.written)
+        let pieces = assembler.close(durableUpTo: marks.durable)
+        inFlight += pieces
+        let (end, last) = (assembler.end, lastSequence)
+        board.withJobs { $0.submit(pieces, end: end, last: last, sync: sync) }
+    }
+
+    /// How far the log has got.
+    public func watermarks() -> Watermarks {
+        board.withJobs { $0.marks }
+    }
+
+    /// The write or sync that failed. It is final: no watermark moves any more, appending throws; what
+    /// was durable stays, and the next opening sorts out the rest.
+    public var failure: AppendLogError? {
+        board.withJobs { $0.failure }
+    }
+
+    /// Bytes appended whose write isn't known to be done: what a slow disk makes the process hold.
+    public var pendingBytes: Int {
+        forgetWritten(watermarks().written)
+        return inFlight.reduce(assembler.openBytes) { $0 + $1.buffer.count }
+    }
+
+    /// Submits and waits until all of it is durable. For tools and tests: it blocks.
+    ///
+    /// - Throws: ``failure``.
+    public func flush() throws(AppendLogError) {
+        submit(sync: true)
+        switch driver {
+        case .threads: board.waitUntilDurable()
+        case .manual: while runOneWrite() || runOneSync() {}
+        }
+        if let failure { throw failure }
+    }
+
+    /// Has the lower bound of what is durable written, once the last commit is 1 s old: so a tear and
+    /// rot in the last group can be told apart later. Does nothing where there is nothing new.
+    public func noteIdle() {
+        if !assembler.isEmpty { submit(sync: true) }
+        board.withJobs { $0.noteIdle() }
+    }
+
+    private func forgetWritten(_ written: UInt64) {
+        while let first = inFlight.first, first.lastSequence <= written {
+            inFlight.removeFirst()
+            assembler.recycle(first.buffer)
+        }
+    }
+}
+
+// MARK: - Space
+
+extension Log {
+    /// `false` from when zero-filling met a full disk until it got through again: new work is better
+    /// refused then, while small records still fit into ``preparedBytesLeft``.
+    public var hasRoom: Bool {
+        !board.isShortOfSpace.load(ordering: .relaxed)
+    }
+
+    /// Bytes behind the last record that are the log's already, in this segment and the next.
+    public var preparedBytesLeft: Int {
+        let end = assembler.end
+        return board.withJobs {
+            max(0, $0.filledEnd(of: end.segment) - Int(end.offset))
+                + max(0, $0.filledEnd(of: end.segment + 1) - SegmentHeader.areaBytes)
+        }
+    }
+
+    /// Asks the disk again for room, in the background; `onProgress` is called when it gave any.
+    public func retrySpace() {
+        board.withJobs { $0.retrySpace() }
+    }
+
+    private func checkRoom(_ payloadBytes: Int) throws(AppendLogError) {
+        let place = assembler.place(payloadBytes: payloadBytes)
+        let filled = board.withJobs { $0.filledEnd(of: place.segment) }
+        guard place.end <= filled else {
+            throw .outOfSpace(bytes: payloadBytes, preparedBytesLeft: preparedBytesLeft)
+        }
+    }
+}
+
+// MARK: - Reading
+
+extension Log {
+    /// Shows the record at `position`, also one that isn't written yet.
+    ///
+    /// The pointer is valid only inside `body`, which must not call the log.
+    ///
+    /// - Throws: ``AppendLogError/corrupt(path:offset:)`` where no whole record begins there.
+    public func withRecord<Result>(
+        at position: RecordPosition,
+        _ body: (borrowing RecordView) -> Result
+    ) throws(AppendLogError) -> Result {
+        if position.segment >= inFlight.first?.segment ?? assembler.end.segment {
+            forgetWritten(watermarks().written)
+        }
+        if let piece = inFlight.first(where: { $0.holds(position) })
+            ?? assembler.piece(with: position)
+        {
+            return try source.show(piece, position, body)
+        }
+        return try source.read(position, body)
+    }
+
+    /// Shows the payload of the record at `position`.
+    public func withPayload<Result>(
+        at position: RecordPosition,
+        _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result {
+        try withRecord(at: position) { body($0.payload) }
+    }
+
+    /// A copy of the payload of the record at `position`.
+    public func read(_ position: RecordPosition) throws(AppendLogError) -> [UInt8] {
+        try withPayload(at: position) { [UInt8]($0) }
+    }
+}
+
+// MARK: - By hand, and the end
+
+extension Log {
+    /// Carries out one write; `false` where there was none. Only with ``LogDriver/manual``.
+    public func runOneWrite() -> Bool {
+        runOne(.write)
+    }
+
+    /// Carries out one sync, of data or of the meta page. Only with ``LogDriver/manual``.
+    public func runOneSync() -> Bool {
+        runOne(.sync)
+    }
+
+    /// Zero-fills one chunk. Only with ``LogDriver/manual``.
+    public func runOnePreparation() -> Bool {
+        runOne(.prepare)
+    }
+
+    private func runOne(_ role: JobBoard.Role) -> Bool {
+        precondition(driver == .manual, "a log with threads runs by itself")
+        return board.runOne(role)
+    }
+
+    /// Commits what is there, marks the store as cleanly closed, and lets go of it. Blocks.
+    ///
+    /// A log that has failed is let go of as well, and not marked. Closing twice does nothing.
+    ///
+    /// - Throws: What kept the last records from becoming durable.
+    public func close() throws(AppendLogError) {
+        guard !isClosed else { return }
+        defer {
+            release()
+            isClosed = true
+        }
+        board.withJobs { $0.endPreparing() }
+        try flush()
+        stopThreads()
+        let page = board.withJobs { $0.nextMeta(isClean: true) }
+        try board.files.writeMeta(page, to: board.metaFile)
+    }
+
+    private func stopThreads() {
+        guard var threads else { return }
+        board.end()
+        threads.join()
+        self.threads = nil
+    }
+
+    private func release() {
+        stopThreads()
+        let files = board.files
+        board.withJobs { $0.handles }.forEach(files.close)
+        source.close()
+        files.close(board.metaFile)
+        files.close(lockFile)
+    }
+}
+
+@available(*, unavailable, message: "a log belongs to the thread that opened it")
+extension Log: Sendable {}

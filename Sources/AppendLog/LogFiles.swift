@@ -1,0 +1,114 @@
+// Part of QTasks. License: see LICENSE.
+
+/// An open file of a ``LogFiles``; for ``PosixFiles`` the descriptor.
+public struct LogFileHandle: Hashable, Sendable {
+    public let rawValue: Int32
+
+    public init(rawValue: Int32) {
+        self.rawValue = rawValue
+    }
+}
+
+/// How a file is opened.
+public enum LogFileMode: Hashable, Sendable {
+    /// To read only; it must be there.
+    case read
+    /// To read and write; it must be there.
+    case readWrite
+    /// To read and write; made where it isn't there.
+    case create
+    /// To read and write; it must not be there yet (`EEXIST`).
+    case createNew
+}
+
+/// What a directory lies on, as far as the log cares.
+public enum LogFileSystem: Hashable, Sendable {
+    case ordinary
+    /// tmpfs or ramfs: gone with the power, whatever `fdatasync` says.
+    case memory
+    /// NFS, 9p, SMB: locks and mappings aren't to be relied on; refused.
+    case network(String)
+}
+
+/// A file's bytes, mapped read-only for as long as this object lives.
+public final class LogMapping {
+    public let bytes: UnsafeRawBufferPointer
+    private let release: (UnsafeRawBufferPointer) -> Void
+
+    /// `release` is called once, when nobody holds the mapping any more.
+    public init(
+        _ bytes: UnsafeRawBufferPointer,
+        release: @escaping (UnsafeRawBufferPointer) -> Void
+    ) {
+        self.bytes = bytes
+        self.release = release
+    }
+
+    deinit {
+        release(bytes)
+    }
+}
+
+/// The file layer under the log: a seam, so that tests and the simulator can put their own disk there.
+///
+/// Every call may come from any thread and throws ``AppendLogError/system(call:path:errno:)``. What
+/// is durable when follows POSIX: bytes after ``syncData(_:)``, names after ``syncDirectory(_:)``.
+public protocol LogFiles: Sendable {
+    /// Opens `path`; the descriptor is close-on-exec.
+    func open(_ path: String, _ mode: LogFileMode) throws(AppendLogError) -> LogFileHandle
+
+    /// Closes; errors are of no use here, since what matters was synced before.
+    func close(_ file: LogFileHandle)
+
+    /// Reads until `buffer` is full or the file ends, and says how many bytes that were.
+    func read(
+        _ file: LogFileHandle,
+        at offset: Int,
+        into buffer: UnsafeMutableRawBufferPointer
+    ) throws(AppendLogError) -> Int
+
+    /// Writes all of `buffers`, one after the other, from `offset` on.
+    func write(
+        _ file: LogFileHandle,
+        _ buffers: [UnsafeRawBufferPointer],
+        at offset: Int
+    ) throws(AppendLogError)
+
+    /// `fdatasync(2)`.
+    func syncData(_ file: LogFileHandle) throws(AppendLogError)
+
+    /// `fsync(2)` of a directory.
+    func syncDirectory(_ path: String) throws(AppendLogError)
+
+    func rename(_ path: String, to newPath: String) throws(AppendLogError)
+
+    func remove(_ path: String) throws(AppendLogError)
+
+    /// The names in a directory, in no order.
+    func list(_ directory: String) throws(AppendLogError) -> [String]
+
+    /// The file's size in bytes.
+    func size(_ file: LogFileHandle) throws(AppendLogError) -> Int
+
+    /// Makes the directory (mode 0700); `false` where it was there.
+    func createDirectory(_ path: String) throws(AppendLogError) -> Bool
+
+    /// Takes the one writer's lock and writes this process's id into the file.
+    ///
+    /// - Throws: ``AppendLogError/locked(path:holder:)`` where somebody else has it.
+    func lock(_ path: String) throws(AppendLogError) -> LogFileHandle
+
+    /// Maps the whole file read-only.
+    func map(_ path: String) throws(AppendLogError) -> LogMapping
+
+    func fileSystem(of directory: String) throws(AppendLogError) -> LogFileSystem
+
+    /// A random number for a new segment's checksums.
+    func salt() -> UInt32
+}
+
+extension LogFiles {
+    public func salt() -> UInt32 {
+        UInt32.random(in: 1...UInt32.max)
+    }
+}

@@ -1,0 +1,73 @@
+// Part of QTasks. License: see LICENSE.
+
+/// Where a record begins, or where a run of them ends.
+public struct RecordPosition: Hashable, Sendable {
+    /// The segment's number, from 1.
+    public var segment: UInt32
+    /// The byte in the segment, a multiple of 8.
+    public var offset: UInt32
+
+    public init(segment: UInt32, offset: UInt32) {
+        self.segment = segment
+        self.offset = offset
+    }
+}
+
+extension RecordPosition: Comparable {
+    public static func < (left: Self, right: Self) -> Bool {
+        (left.segment, left.offset) < (right.segment, right.offset)
+    }
+}
+
+/// How far the log has got. Sequence numbers are dense from 1; 0 means no record yet.
+public struct Watermarks: Hashable, Sendable {
+    /// Every record up to here is in the kernel's hands and survives the end of the process.
+    public var written: UInt64
+    /// Every record up to here is on disk and survives loss of power. Never above `written`.
+    public var durable: UInt64
+
+    public init(written: UInt64, durable: UInt64) {
+        self.written = written
+        self.durable = durable
+    }
+}
+
+/// A record as it is read, valid only inside the call that shows it.
+public struct RecordView: ~Copyable {
+    public let sequence: UInt64
+    public let kind: UInt8
+    public let flags: UInt8
+    public let position: RecordPosition
+    /// The payload's bytes, checked; the pointer dies with the call.
+    public let payload: UnsafeRawBufferPointer
+}
+
+/// Records that were durable and can't be read any more: rot, not a tear.
+public struct LostRecords: Hashable, Sendable {
+    public var sequences: ClosedRange<UInt64>
+    /// Where they were, or would have had to begin.
+    public var position: RecordPosition
+
+    public init(sequences: ClosedRange<UInt64>, position: RecordPosition) {
+        self.sequences = sequences
+        self.position = position
+    }
+}
+
+/// What opening a log found.
+public struct RecoveryReport: Hashable, Sendable {
+    /// The store was made by this opening.
+    public var isNew = false
+    /// The last writer closed it.
+    public var wasClean = false
+    /// How many records were replayed.
+    public var records: UInt64 = 0
+    /// How many of them were not known to be durable and were written again to a new segment.
+    public var recordsRewritten: UInt64 = 0
+    /// Bytes behind the valid end that a crash left half written.
+    public var tornBytes = 0
+    /// Durable records that are corrupt or gone. They stay where they are; everything else is there.
+    public var lost: [LostRecords] = []
+
+    public init() {}
+}

@@ -1,0 +1,114 @@
+// Part of QTasks. License: see LICENSE.
+
+/// Reads single records: from segment files with `pread`, or from a group's memory.
+struct RecordSource {
+    private struct Segment {
+        var handle: LogFileHandle
+        var salt: UInt32
+    }
+
+    /// More open files than this are closed and opened anew as they are needed.
+    private static let openFilesMax = 64
+
+    /// What one read asks for: most records are whole then.
+    private static let firstReadBytes = 4096
+
+    private let files: any LogFiles
+    private let directory: String
+    private var segments: [UInt32: Segment] = [:]
+    private var buffer = GroupBuffer(capacity: firstReadBytes)
+
+    init(files: any LogFiles, directory: String) {
+        self.files = files
+        self.directory = directory
+    }
+
+    /// Shows the record that begins at `position` in its file.
+    mutating func read<Result>(
+        _ position: RecordPosition,
+        _ body: (borrowing RecordView) -> Result
+    ) throws(AppendLogError) -> Result {
+        let path = path(position)
+        let segment = try open(position.segment, path)
+        if !buffer.recycle() { buffer = GroupBuffer(capacity: Self.firstReadBytes) }
+        try load(Self.firstReadBytes, segment.handle, position)
+        let seed = segment.salt ^ position.offset
+        guard buffer.count >= RecordHeader.bytes,
+            let header = RecordHeader(UnsafeRawPointer(buffer.base), seed: seed)
+        else { throw .corrupt(path: path, offset: Int(position.offset)) }
+        if header.bytesOnDisk > buffer.count {
+            try load(header.bytesOnDisk - buffer.count, segment.handle, position)
+        }
+        return try show(buffer.bytes, seed, position, body)
+    }
+
+    /// Shows the record at `position` in a group that isn't written yet.
+    func show<Result>(
+        _ piece: GroupPiece,
+        _ position: RecordPosition,
+        _ body: (borrowing RecordView) -> Result
+    ) throws(AppendLogError) -> Result {
+        let bytes = piece.buffer.bytes[(Int(position.offset) - piece.offset)...]
+        return try show(
+            UnsafeRawBufferPointer(rebasing: bytes), piece.salt ^ position.offset, position, body)
+    }
+
+    mutating func close() {
+        for segment in segments.values { files.close(segment.handle) }
+        segments = [:]
+    }
+
+    private func show<Result>(
+        _ bytes: UnsafeRawBufferPointer,
+        _ seed: UInt32,
+        _ position: RecordPosition,
+        _ body: (borrowing RecordView) -> Result
+    ) throws(AppendLogError) -> Result {
+        guard bytes.count >= RecordHeader.bytes, let base = bytes.baseAddress,
+            let header = RecordHeader(base, seed: seed), header.bytesOnDisk <= bytes.count,
+            (base + RecordHeader.bytes).crc32c(header.payloadBytes, seed: seed)
+                == header.payloadChecksum
+        else { throw .corrupt(path: path(position), offset: Int(position.offset)) }
+        let payload = bytes[RecordHeader.bytes..<RecordHeader.bytes + header.payloadBytes]
+        return body(
+            RecordView(
+                sequence: header.sequence, kind: header.kind, flags: header.flags,
+                position: position, payload: UnsafeRawBufferPointer(rebasing: payload)))
+    }
+
+    /// Reads the next `count` bytes behind those in the buffer, or as many as the file has.
+    private func load(
+        _ count: Int,
+        _ handle: LogFileHandle,
+        _ position: RecordPosition
+    ) throws(AppendLogError) {
+        let offset = Int(position.offset) + buffer.count
+        let target = UnsafeMutableRawBufferPointer(start: buffer.extend(by: count), count: count)
+        let got = try files.read(handle, at: offset, into: target)
+        buffer.shorten(by: count - got)
+    }
+
+    private mutating func open(
+        _ index: UInt32,
+        _ path: String
+    ) throws(AppendLogError) -> Segment {
+        if let segment = segments[index] { return segment }
+        if segments.count >= Self.openFilesMax { close() }
+        let handle = try files.open(path, .read)
+        do throws(AppendLogError) {
+            guard let header = try files.readSegmentHeader(handle, path: path) else {
+                throw AppendLogError.corrupt(path: path, offset: 0)
+            }
+            let segment = Segment(handle: handle, salt: header.salt)
+            segments[index] = segment
+            return segment
+        } catch {
+            files.close(handle)
+            throw error
+        }
+    }
+
+    private func path(_ position: RecordPosition) -> String {
+        "\(directory)/\(LogFormat.segmentName(position.segment))"
+    }
+}

@@ -1,0 +1,46 @@
+// Part of QTasks. License: see LICENSE.
+
+/// Which segment files make up the log, and how far each counts.
+///
+/// Each header names the segment before it and where that one ends, so the chain is walked from the
+/// newest backwards: what an unclean end left behind falls out by itself.
+struct SegmentChain {
+    struct Link {
+        var header: SegmentHeader
+        /// Where the segment ends; the newest has no end but its file's.
+        var limit: Int
+    }
+
+    /// Oldest first.
+    private(set) var links: [Link] = []
+
+    /// Files with a header that are no longer, or not yet, part of the log.
+    private(set) var superseded: [UInt32] = []
+
+    /// - Parameters:
+    ///   - headers: Those that could be read, in any order.
+    ///   - incarnation: The newest meta page's. Segments of a later one are remains of an opening
+    ///     that did not get far enough to serve anything.
+    init(_ headers: [SegmentHeader], incarnation: UInt32) {
+        let sorted = headers.sorted { $0.index > $1.index }
+        var wanted: RecordPosition?
+        for header in sorted {
+            guard header.incarnation <= incarnation, isPart(header.index, of: wanted) else {
+                superseded.append(header.index)
+                continue
+            }
+            let limit =
+                if let wanted, wanted.segment == header.index { Int(wanted.offset) } else { Int.max }
+            links.append(Link(header: header, limit: limit))
+            wanted = header.predecessor
+        }
+        links.reverse()
+    }
+
+    /// Whether the walk, which looks for `wanted` now, takes this segment. Where the wanted one's
+    /// header is gone, the next older stands in: what is missing then shows in the sequence.
+    private func isPart(_ index: UInt32, of wanted: RecordPosition?) -> Bool {
+        guard let wanted else { return true }
+        return index <= wanted.segment
+    }
+}

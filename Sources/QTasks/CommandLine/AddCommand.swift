@@ -1,0 +1,138 @@
+// Part of QTasks. License: see LICENSE.
+
+import ArgumentParser
+import Glibc
+import QTasksModel
+
+/// `add`: one task.
+struct AddCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "add",
+        abstract: "Add a task; prints its ID once it is on disk, or with --wait how it ended."
+    )
+
+    @OptionGroup var place: HomeOptions
+
+    @Argument(help: "The task's name.")
+    var name: String
+
+    @Argument(help: "Its arguments as JSON; '-' reads them from standard input.")
+    var arguments: String = "null"
+
+    @Flag(help: "Wait for the end and print the result.")
+    var wait = false
+
+    @Flag(help: "Print one JSON object: with --wait the record, else the ID.")
+    var json = false
+
+    @Option(help: "Seconds to wait at most. (default: as long as it takes; 30 to be acknowledged)")
+    var timeout: Seconds?
+
+    @Option(help: "Higher goes first, -32768 to 32767. (default: 0)")
+    var priority: Int16?
+
+    @Option(help: "The queue it waits in. (default: default)")
+    var queue: String?
+
+    @Option(help: "Seconds before it may start.")
+    var delay: Seconds?
+
+    @Option(help: "The task's ID, a UUID: adding it again is the same task.")
+    var id: String?
+
+    func run() async throws {
+        let app = place.app
+        let submission = try makeSubmission()
+        guard wait else {
+            try await app.addTasks([submission], timeout: timeout?.duration ?? QueueTasks.addTimeout)
+            printID(submission.id)
+            return
+        }
+        _ = try await app.connectedBroker().run([submission], timeout: timeout?.duration)[0].get()
+        guard let record = try await app.get(submission.id) else {
+            throw QTasksError(.notFound, "task \(submission.id) has ended and is gone")
+        }
+        if json {
+            CommandOutput.print(record.json)
+        } else {
+            show(record)
+        }
+        if record.status != .success { throw ExitCode(1) }
+    }
+
+    private func printID(_ id: TaskID) {
+        guard json else { return CommandOutput.print("\(id)") }
+        var text = JSONText()
+        text.object { $0.member("id", id.description) }
+        CommandOutput.print(text.bytes)
+    }
+
+    private func show(_ record: TaskRecord) {
+        switch record.outcome {
+        case .success(let result, _): CommandOutput.print(result)
+        case .error(let failure), .retry(let failure, _, _):
+            CommandOutput.complain("task \(record.id): \(failure.type): \(failure.message)")
+        case .cancel(let reason): CommandOutput.complain("task \(record.id) was given up: \(reason)")
+        case nil: CommandOutput.complain("task \(record.id) is \(record.status.rawValue)")
+        }
+    }
+
+    private func makeSubmission() throws -> TaskSubmission {
+        let bytes = arguments == "-" ? readInput() : Array(arguments.utf8)
+        guard JSONCheck.isValid(bytes) else {
+            throw ValidationError("the arguments are no JSON: \(arguments)")
+        }
+        var submission = TaskSubmission(name: name, arguments: bytes)
+        if let id {
+            guard let id = TaskID(id) else { throw ValidationError("'\(id)' is no task ID") }
+            submission.id = id
+        }
+        if let priority { submission.priority = priority }
+        if let queue { submission.queue = queue }
+        if let delay {
+            let parts = delay.duration.components
+            let milliseconds = parts.seconds * 1000 + parts.attoseconds / 1_000_000_000_000_000
+            submission.start = .after(milliseconds: UInt64(milliseconds))
+        }
+        return submission
+    }
+
+    private func readInput() -> [UInt8] {
+        var input: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        while true {
+            let count = read(STDIN_FILENO, &chunk, chunk.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return input }
+            input += chunk[..<count]
+        }
+    }
+}
+
+/// `get`: what is known of a task.
+struct GetCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "get",
+        abstract: "Print what is known of a task."
+    )
+
+    @OptionGroup var place: HomeOptions
+
+    @Argument(help: "The task's ID.")
+    var id: String
+
+    @Flag(help: "Print the record as one JSON object.")
+    var json = false
+
+    func run() async throws {
+        guard let id = TaskID(id) else { throw ValidationError("'\(id)' is no task ID") }
+        guard let record = try await place.app.get(id) else {
+            throw QTasksError(.notFound, "there is no task \(id)")
+        }
+        if json {
+            CommandOutput.print(record.json)
+        } else {
+            CommandOutput.print(record)
+        }
+    }
+}

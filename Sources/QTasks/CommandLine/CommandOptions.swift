@@ -1,0 +1,74 @@
+// Part of QTasks. License: see LICENSE.
+
+import ArgumentParser
+import Glibc
+import QTasksModel
+
+/// What every command takes: where the system lives.
+struct HomeOptions: ParsableArguments {
+    @Option(help: "The system's home directory; else $QTASKS_HOME, else .qtasks here.")
+    var home: String?
+
+    /// The program's tasks, at the home that was asked for.
+    var app: QueueTasks {
+        let app = CommandContext.app
+        if let home { app.use(home: home) }
+        return app
+    }
+}
+
+/// How a system is set up. Each flag has an environment variable, such as QTASKS_SLOTS.
+struct ConfigOptions: ParsableArguments {
+    @Option(help: "Worker processes. (default: one a core; 0 without tasks)")
+    var workers: String?
+
+    @Option(help: "Tasks that one worker runs at once. (default: 10)")
+    var slots: String?
+
+    @Option(help: "Seconds that running tasks may take when stopping. (default: 10)")
+    var grace: String?
+
+    @Option(help: "What an acknowledgement has survived: synced or written. (default: synced)")
+    var durability: String?
+
+    @Option(name: .customLong("max-deliveries"), help: "Deaths of workers that make a task dead. (default: 3)")
+    var maxDeliveries: String?
+
+    @Option(name: .customLong("max-payload"), help: "Largest arguments and results in bytes. (default: 16777216)")
+    var maxPayload: String?
+
+    @Option(name: .customLong("max-queued"), help: "Tasks that may wait at once. (default: no bound but disk)")
+    var maxQueued: String?
+
+    @Option(help: "A further endpoint for clients, such as tcp://127.0.0.1:5570; loopback only.")
+    var listen: String?
+
+    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error, critical. (default: info)")
+    var logLevel: String?
+
+    /// The program's settings, then the environment's, then the flags'.
+    ///
+    /// - Throws: `QTasksError.badConfiguration` naming the flag or variable.
+    func config(of app: QueueTasks) throws(QTasksError) -> QueueConfig {
+        var config = try app.config.merging()
+        let flags: [(QueueConfig.Setting, String?)] = [
+            (.workers, workers), (.slots, slots), (.grace, grace), (.durability, durability),
+            (.maxDeliveries, maxDeliveries), (.maxPayload, maxPayload), (.maxQueued, maxQueued),
+            (.listen, listen), (.logLevel, logLevel),
+        ]
+        for (setting, text) in flags {
+            if let text { try config.set(setting, to: text, saying: "--\(setting.rawValue)") }
+        }
+        return config
+    }
+}
+
+/// Seconds as people write them: `2`, `0.5`.
+struct Seconds: ExpressibleByArgument {
+    let duration: Duration
+
+    init?(argument: String) {
+        guard let seconds = Double(argument), seconds >= 0, seconds < 1e9 else { return nil }
+        duration = .milliseconds(Int64(seconds * 1000))
+    }
+}

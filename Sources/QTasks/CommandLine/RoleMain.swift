@@ -1,0 +1,127 @@
+// Part of QTasks. License: see LICENSE.
+
+import CLinux
+import Glibc
+import Logging
+import QTasksBroker
+import QTasksGlobalConfig
+import QTasksModel
+import QTasksProcess
+import QTasksStarter
+import QTasksStorage
+import QTasksWorker
+
+/// One process of a system, from its first lines on.
+enum RoleMain {
+    /// Takes the role that the parent gave this process.
+    ///
+    /// - Returns: The exit code.
+    @MainActor
+    static func run(_ handover: RoleHandover, app: QueueTasks) async -> Int32 {
+        ParentGuard.arm(expectedParent: handover.parent)
+        Signals.blockAll()
+        do {
+            let config = try QueueConfig(handedOver: handover.settings)
+            let home = try HomeDirectory(handover.settings["home"] ?? "")
+            let registry = app.registry
+            let executor = app.executor
+            let name = processName(handover.role)
+            _ = clinux_set_name(name)
+            // on a thread of its own: loops block, and the kernel ties children to the thread (H13)
+            let end = try await RoleThread.runToEnd(name: name) {
+                run(handover, home, config, registry, executor)
+            }
+            return end.get()
+        } catch {
+            CommandOutput.complain("\(handover.role): \(error)")
+            return ExitReport.codeOfPermanentFailure
+        }
+    }
+
+    private static func run(
+        _ handover: RoleHandover,
+        _ home: HomeDirectory,
+        _ config: QueueConfig,
+        _ registry: TaskRegistry,
+        _ executor: any TaskExecutor
+    ) -> Int32 {
+        switch handover.role {
+        case "starter":
+            // a system of another program's, see QueueTasks.withTemporarySystem
+            Signals.ignoreBrokenPipes()
+            return StarterRole.run(
+                home: home, config: config, workers: config.workerCount(hasTasks: !registry.handlers.isEmpty))
+        case "broker":
+            Signals.ignoreTerminalSignals()
+            return BrokerRole.run(handover, home: home, config: config)
+        case "storage":
+            return StorageRole.run(handover, home: home, config: config)
+        case "globalconfig":
+            return GlobalConfigRole.run(home: home, config: config, handover: handover)
+        case "worker":
+            return runWorker(registry, executor, home: home, config: config, parent: handover.parent)
+        default:
+            CommandOutput.complain("there is no role '\(handover.role)'")
+            return ExitReport.codeOfPermanentFailure
+        }
+    }
+
+    /// Runs a worker with the settings that can change while it runs. Blocks the calling thread.
+    ///
+    /// - Parameter parent: The Starter's pid; `nil` for one that was started by hand.
+    static func runWorker(
+        _ registry: TaskRegistry,
+        _ executor: any TaskExecutor,
+        home: HomeDirectory,
+        config: QueueConfig,
+        parent: Int32?
+    ) -> Int32 {
+        WorkerRole.run(
+            registry: registry,
+            executor: executor,
+            home: home,
+            config: config,
+            parent: parent,
+            logger: RoleLogging.bootstrap(component: "worker", level: config.logLevel)
+        ) { inbox in
+            WorkerSettings(inbox, ConfigEndpoints(home), config)
+        }
+    }
+
+    /// What `ps` shows; the kernel keeps 15 bytes.
+    private static func processName(_ role: String) -> String {
+        role == "globalconfig" ? "qtasks-config" : "qtasks-\(role)"
+    }
+}
+
+/// Hands live settings on to a worker's loop, for as long as it is kept.
+private final class WorkerSettings: Sendable {
+    private let connection: ConfigConnection?
+
+    init(_ inbox: WorkerInbox, _ endpoints: ConfigEndpoints, _ config: QueueConfig) {
+        connection = try? ConfigConnection(endpoints: endpoints)
+        guard let changes = connection?.watch("*") else { return }
+        Task.detached {
+            for await change in changes {
+                switch change.key {
+                case ConfigKey.workerSlots:
+                    inbox.put(.setSlots(change.text.flatMap { Int($0) } ?? config.slots))
+                default:
+                    RoleLogging.follow(change, initial: config.logLevel)
+                }
+            }
+        }
+    }
+
+    deinit {
+        connection?.close()
+    }
+}
+
+extension QueueConfig {
+    /// Worker processes: what was asked for, else one for each core where there are tasks to run.
+    func workerCount(hasTasks: Bool) -> Int {
+        if let workers { return workers }
+        return hasTasks ? max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) : 0
+    }
+}

@@ -1,0 +1,60 @@
+// Part of QTasks. License: see LICENSE.
+
+public import QTasksModel
+
+/// What programs need from the component that owns the order of tasks.
+///
+/// The default is ``ZeroMQBroker``. No call is taken to be instant, to reach one process in
+/// particular, or to succeed: another engine may have its queue far away. Every call may throw
+/// ``QTasksError``, and `CancellationError` where the calling Swift task is cancelled.
+public protocol Broker: Sendable {
+    /// Adds tasks, and returns once all of them are as durable as they asked to be.
+    ///
+    /// - Throws: The first task's refusal, or that the time is over. Other tasks may have been
+    ///   taken; adding all of them again with the same IDs is safe.
+    func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws
+
+    /// What is known of a task now; `nil` where there is none of that ID.
+    func get(_ id: TaskID, timeout: Duration?) async throws -> TaskRecord?
+
+    /// Waits until every one of the tasks has ended. What is told is as durable as its task asked.
+    ///
+    /// - Returns: In the order of `ids`. A task that hasn't ended in time, or that nobody knows, is
+    ///   its own failure and not the others'.
+    func ends(
+        of ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskEnd, QTasksError>]
+
+    /// Adds tasks and waits for their ends.
+    ///
+    /// As ``add(_:timeout:)`` and ``ends(of:timeout:)``, in one
+    /// message where the engine can.
+    func run(
+        _ tasks: [TaskSubmission],
+        timeout: Duration?
+    ) async throws -> [Result<TaskEnd, QTasksError>]
+
+    /// The state of the system as JSON; topics are `app`, `tasks`, `workers` and `queues`.
+    func inspect(_ topic: String, timeout: Duration?) async throws -> [UInt8]
+
+    /// Returns if the system answers.
+    func ping(timeout: Duration?) async throws
+}
+
+/// How a task ended.
+public struct TaskEnd: Sendable, Equatable {
+    public let id: TaskID
+
+    /// One that is final.
+    public let status: TaskStatus
+
+    /// The last word; `nil` where the task never came to one (``TaskStatus/dead``).
+    public let outcome: TaskOutcome?
+
+    public init(id: TaskID, status: TaskStatus, outcome: TaskOutcome?) {
+        self.id = id
+        self.status = status
+        self.outcome = outcome
+    }
+}

@@ -1,0 +1,173 @@
+// Part of QTasks. License: see LICENSE.
+
+package import QTasksClient
+public import QTasksModel
+import QTasksWire
+
+/// The Broker of a system on this host, or at an endpoint: a connection that comes back by itself
+/// and says again what was not answered.
+///
+/// Starts a thread at the first call. Any number of tasks and threads may call at once; what is
+/// asked in one moment travels as one message.
+public final class ZeroMQBroker: Broker {
+    package let connection: ClientConnection
+
+    package init(_ connection: ClientConnection) {
+        self.connection = connection
+    }
+
+    /// A system at an endpoint, such as `tcp://127.0.0.1:5570`, whether it is there yet or not.
+    public init(endpoint: String) {
+        connection = ClientConnection(to: .endpoint(endpoint))
+    }
+
+    public func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws {
+        let request = ClientRequest.add(try EnvelopeBatch(tasks), wait: false)
+        try Self.check(try await connection.call(request, timeout: timeout))
+    }
+
+    public func get(_ id: TaskID, timeout: Duration?) async throws -> TaskRecord? {
+        let reply = try await connection.call(.get([id]), timeout: timeout)
+        guard case .reports(let reports) = reply, let report = reports.first else {
+            preconditionFailure("a get is answered with one report")
+        }
+        switch report {
+        case .record(let record): return try record.decoded()
+        case .notFound: return nil
+        case .failed(let error): throw error
+        case .timedOut: throw QTasksError(.timeout, "no word of task \(id) in time")
+        }
+    }
+
+    public func ends(
+        of ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskEnd, QTasksError>] {
+        Self.ends(of: ids, in: try await connection.call(.wait(ids), timeout: timeout))
+    }
+
+    public func run(
+        _ tasks: [TaskSubmission],
+        timeout: Duration?
+    ) async throws -> [Result<TaskEnd, QTasksError>] {
+        let request = ClientRequest.add(try EnvelopeBatch(tasks), wait: true)
+        return Self.ends(
+            of: tasks.map(\.id),
+            in: try await connection.call(request, timeout: timeout)
+        )
+    }
+
+    public func inspect(_ topic: String, timeout: Duration?) async throws -> [UInt8] {
+        guard
+            case .inspected(let text) = try await connection.call(.inspect(topic), timeout: timeout)
+        else { preconditionFailure("an inspect is answered with text") }
+        return text
+    }
+
+    public func ping(timeout: Duration?) async throws {
+        guard case .pong(let pong) = try await connection.call(.ping, timeout: timeout) else {
+            preconditionFailure("a ping is answered with a pong")
+        }
+        guard pong.isStorageUp else {
+            throw QTasksError(
+                .storageUnavailable,
+                "the Broker of \(connection.address.description) answers, its Storage doesn't"
+            )
+        }
+    }
+
+    /// Ends the connection; calls that are under way fail.
+    ///
+    /// Blocks for a few milliseconds.
+    public func close() {
+        connection.close()
+    }
+}
+
+// MARK: - For threads that may block
+
+extension ZeroMQBroker {
+    func addBlocking(_ tasks: [TaskSubmission], timeout: Duration?) throws(QTasksError) {
+        let request = ClientRequest.add(try EnvelopeBatch(tasks), wait: false)
+        try Self.check(try connection.callBlocking(request, timeout: timeout))
+    }
+
+    func endsBlocking(
+        of ids: [TaskID],
+        timeout: Duration?
+    ) throws(QTasksError) -> [Result<TaskEnd, QTasksError>] {
+        Self.ends(of: ids, in: try connection.callBlocking(.wait(ids), timeout: timeout))
+    }
+}
+
+// MARK: - What replies mean
+
+extension ZeroMQBroker {
+    private static func check(_ reply: ClientReply) throws(QTasksError) {
+        guard case .added(let failures) = reply else {
+            preconditionFailure("an add is answered with its failures")
+        }
+        if let first = failures.min(by: { $0.key < $1.key }) { throw first.value }
+    }
+
+    private static func ends(
+        of ids: [TaskID],
+        in reply: ClientReply
+    ) -> [Result<TaskEnd, QTasksError>] {
+        guard case .reports(let reports) = reply, reports.count == ids.count else {
+            preconditionFailure("a wait is answered with a report for each task")
+        }
+        return reports.indices.map { end(of: ids[$0], reports[$0]) }
+    }
+
+    private static func end(
+        of id: TaskID,
+        _ report: TaskReport
+    ) -> Result<TaskEnd, QTasksError> {
+        switch report {
+        case .record(let record):
+            do throws(QTasksError) {
+                return .success(
+                    TaskEnd(id: id, status: record.status, outcome: try record.outcome())
+                )
+            } catch {
+                return .failure(error)
+            }
+        case .notFound:
+            return .failure(QTasksError(.notFound, "there is no task \(id), or no longer"))
+        case .failed(let error):
+            return .failure(error)
+        case .timedOut(let last):
+            return .failure(.unfinished(id, last))
+        }
+    }
+}
+
+extension QTasksError {
+    /// A wait's time is over.
+    fileprivate static func unfinished(_ id: TaskID, _ last: RecordBytes?) -> QTasksError {
+        guard let record = try? last?.decoded() else {
+            return QTasksError(.timeout, "task \(id) has not ended in time; it goes on")
+        }
+        let why =
+            record.isUnroutable
+            ? "no connected worker can run '\(record.name)'"
+            : "'\(record.name)' has not ended in time; its status is '\(record.status.rawValue)'"
+        return QTasksError(
+            .timeout,
+            "task \(id): \(why)",
+            cause: UnfinishedTask(record: record)
+        )
+    }
+}
+
+/// The cause of a ``QTasksError/Code/timeout``: the task as it stood when the time was over.
+public struct UnfinishedTask: Error {
+    public let record: TaskRecord
+}
+
+extension UnfinishedTask: CustomStringConvertible {
+    public var description: String {
+        "attempt \(record.attempt), status '\(record.status.rawValue)'"
+    }
+}

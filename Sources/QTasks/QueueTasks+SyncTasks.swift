@@ -1,0 +1,153 @@
+// Part of QTasks. License: see LICENSE.
+//
+// Registering tasks that block their thread: with and without arguments and result, which are
+// `Codable`; bytes (`[UInt8]`) pass as they are.
+
+public import QTasksModel
+public import QTasksWorker
+
+extension QueueTasks {
+    /// Registers a task that blocks its thread.
+    ///
+    /// - Parameters:
+    ///   - name: What it is added under (see ``TaskName``); the same in every program that adds it.
+    ///   - queue: The queue it waits in where an add doesn't say.
+    ///   - priority: Its priority where an add doesn't say; higher goes first.
+    ///   - retry: How often it is tried, and how long it waits in between.
+    ///   - timeout: How long one attempt may run; then it is cancelled and counts as an error.
+    ///   - retryIf: Which errors are worth another attempt; `nil`: all.
+    ///   - middlewares: What runs around each attempt, the first outermost.
+    ///   - handler: Blocks its thread as long as it likes.
+    /// - Returns: What adds it, in this program and in others that register the same.
+    /// - Precondition: The name is well formed, and no other task of this program has it.
+    @discardableResult
+    public func syncTask<Input: Codable & Sendable, Output: Codable & Sendable>(
+        _ name: String,
+        queue: String? = nil,
+        priority: Int16? = nil,
+        retry: RetryPolicy = .none,
+        timeout: Duration? = nil,
+        retryIf: (@Sendable (any Error) -> Bool)? = nil,
+        middlewares: [any TaskMiddleware] = [],
+        handler: @escaping @Sendable (Input, TaskContext) throws -> Output
+    ) -> SyncTask<Input, Output> {
+        let definition = TaskDefinition<Input, Output>(
+            app: self,
+            name: name,
+            input: .codable,
+            output: .codable
+        )
+        register(
+            TaskHandler(
+                name: name,
+                retry: retry,
+                retryIf: retryIf,
+                timeLimit: timeout,
+                contentType: definition.output.contentType,
+                middlewares: middlewares,
+                kind: .blocking(definition.blockingBytes(of: handler))
+            ),
+            TaskDefaults(queue: queue, priority: priority)
+        )
+        return SyncTask(definition)
+    }
+
+    /// The same for a task without a result.
+    @discardableResult
+    public func syncTask<Input: Codable & Sendable>(
+        _ name: String,
+        queue: String? = nil,
+        priority: Int16? = nil,
+        retry: RetryPolicy = .none,
+        timeout: Duration? = nil,
+        retryIf: (@Sendable (any Error) -> Bool)? = nil,
+        middlewares: [any TaskMiddleware] = [],
+        handler: @escaping @Sendable (Input, TaskContext) throws -> Void
+    ) -> SyncTask<Input, Void> {
+        let definition = TaskDefinition<Input, Void>(
+            app: self,
+            name: name,
+            input: .codable,
+            output: .nothing
+        )
+        register(
+            TaskHandler(
+                name: name,
+                retry: retry,
+                retryIf: retryIf,
+                timeLimit: timeout,
+                contentType: definition.output.contentType,
+                middlewares: middlewares,
+                kind: .blocking(definition.blockingBytes(of: handler))
+            ),
+            TaskDefaults(queue: queue, priority: priority)
+        )
+        return SyncTask(definition)
+    }
+
+    /// The same for a task without arguments.
+    @discardableResult
+    public func syncTask<Output: Codable & Sendable>(
+        _ name: String,
+        queue: String? = nil,
+        priority: Int16? = nil,
+        retry: RetryPolicy = .none,
+        timeout: Duration? = nil,
+        retryIf: (@Sendable (any Error) -> Bool)? = nil,
+        middlewares: [any TaskMiddleware] = [],
+        handler: @escaping @Sendable (TaskContext) throws -> Output
+    ) -> SyncTask<Void, Output> {
+        let definition = TaskDefinition<Void, Output>(
+            app: self,
+            name: name,
+            input: .nothing,
+            output: .codable
+        )
+        register(
+            TaskHandler(
+                name: name,
+                retry: retry,
+                retryIf: retryIf,
+                timeLimit: timeout,
+                contentType: definition.output.contentType,
+                middlewares: middlewares,
+                kind: .blocking(definition.blockingBytes { _, context in try handler(context) })
+            ),
+            TaskDefaults(queue: queue, priority: priority)
+        )
+        return SyncTask(definition)
+    }
+
+    /// The same for a task without arguments and result.
+    @discardableResult
+    public func syncTask(
+        _ name: String,
+        queue: String? = nil,
+        priority: Int16? = nil,
+        retry: RetryPolicy = .none,
+        timeout: Duration? = nil,
+        retryIf: (@Sendable (any Error) -> Bool)? = nil,
+        middlewares: [any TaskMiddleware] = [],
+        handler: @escaping @Sendable (TaskContext) throws -> Void
+    ) -> SyncTask<Void, Void> {
+        let definition = TaskDefinition<Void, Void>(
+            app: self,
+            name: name,
+            input: .nothing,
+            output: .nothing
+        )
+        register(
+            TaskHandler(
+                name: name,
+                retry: retry,
+                retryIf: retryIf,
+                timeLimit: timeout,
+                contentType: definition.output.contentType,
+                middlewares: middlewares,
+                kind: .blocking(definition.blockingBytes { _, context in try handler(context) })
+            ),
+            TaskDefaults(queue: queue, priority: priority)
+        )
+        return SyncTask(definition)
+    }
+}

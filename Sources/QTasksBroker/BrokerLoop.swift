@@ -1,0 +1,257 @@
+// Part of QTasks. License: see LICENSE.
+
+package import Logging
+import QTasksGlobalConfig
+import QTasksModel
+package import QTasksProcess
+import QTasksWire
+import ZeroMQ
+
+/// The Broker's process: turns sockets, pidfds and time into events of ``BrokerState``, and carries
+/// out what it decides. Belongs to one thread, which also starts Storage (recovery.md, H13).
+package final class BrokerLoop {
+    /// How many messages of one socket are taken in a turn before the others have theirs.
+    private static let messagesPerTurn = 256
+
+    private let home: HomeDirectory
+    private let logger: Logger
+    private let context: Context
+    private let clients: Socket
+    private let workers: Socket
+    private var state: BrokerState
+    private var storage: StorageLink
+    private var watched = WatchedWorkers()
+    private var config: ConfigSubscription
+    private let initialLogLevel: String
+    private var poll: PollLoop
+    private var frames = Frames()
+    private var exitCode: Int32?
+
+    /// Binds the Broker's sockets and starts Storage.
+    ///
+    /// - Throws: `ZeroMQError` where a socket can't be bound, `ProcessError` where Storage can't be started.
+    package init(
+        settings: BrokerState.Settings,
+        home: HomeDirectory,
+        handover: RoleHandover,
+        logger: Logger
+    ) throws {
+        self.home = home
+        self.logger = logger
+        initialLogLevel = settings.config.logLevel
+        let limit = Int64(settings.config.maxPayload) + 1 << 20
+        context = try Context()
+        clients = try Socket(.router, in: context, options: .router(maxMessageBytes: limit))
+        workers = try Socket(.router, in: context, options: .router(maxMessageBytes: limit))
+        state = BrokerState(settings: settings)
+        poll = try PollLoop()
+        try clients.bind(to: home.endpoint(.clients))
+        try workers.bind(to: home.endpoint(.workers))
+        if let listen = settings.config.listen { try clients.bind(to: listen) }
+        config = try ConfigSubscription(
+            in: context,
+            endpoints: ConfigEndpoints(
+                requests: home.endpoint(.config), updates: home.endpoint(.configUpdates)),
+            now: MonotonicClock.nowNanoseconds())
+        storage = StorageLink(home: home, handover: handover)
+        if settings.config.listen != nil {
+            let endpoint = try clients.lastEndpoint
+            logger.notice(
+                "clients are served on TCP too: every user of this host can reach it",
+                metadata: ["event": "listening", "endpoint": "\(endpoint)"])
+        }
+    }
+
+    /// Serves until the system is stopped.
+    ///
+    /// - Returns: The process's exit code.
+    package func run() throws -> Int32 {
+        try storage.start(in: context, watching: poll, now: MonotonicClock.nowNanoseconds())
+        var didWork = false
+        while exitCode == nil {
+            didWork = try turn(waiting: !didWork)
+        }
+        return exitCode ?? 0
+    }
+
+    /// One turn: everything that is there, up to a bound, then everything that follows from it.
+    ///
+    /// - Returns: Whether anything was received, so that more may be there already.
+    private func turn(waiting: Bool) throws -> Bool {
+        try poll.setTimer(at: earliestDeadline)
+        var items = [clients.pollItem, workers.pollItem]
+        items += config.pollItems
+        if let item = storage.pollItem { items.append(item) }
+        let ready = waiting ? try poll.wait(items) : try poll.poll(items)
+        state.advance(to: .current)
+        state.isTracing = logger.logLevel <= .debug
+        var received = false
+        if items.count > 4, ready.isReadable(4) { received = try receiveStorage() }
+        if ready.isReadable(1) || !ready.tokens.isEmpty {
+            if try receiveWorkers(isDeathNear: !ready.tokens.isEmpty) { received = true }
+        }
+        for token in ready.tokens { try descriptorReady(token) }
+        if ready.isReadable(0), try receiveClients() { received = true }
+        if ready.isReadable(2) || ready.isReadable(3) || ready.timerFired { try followConfig() }
+        if ready.timerFired {
+            state.timer(now: .current)
+            try storage.timer(in: context, watching: poll, now: MonotonicClock.nowNanoseconds())
+        }
+        try carryOut(state.flush())
+        watched.forgetStrangers()
+        return received
+    }
+
+    private var earliestDeadline: UInt64? {
+        [state.nextDeadline, storage.restartAt, config.nextDeadline].compactMap { $0 }.min()
+    }
+
+    private func followConfig() throws {
+        for change in try config.turn(now: MonotonicClock.nowNanoseconds()) {
+            RoleLogging.follow(change, initial: initialLogLevel)
+        }
+    }
+
+    // MARK: Receiving
+
+    private func receiveClients() throws -> Bool {
+        for count in 0..<Self.messagesPerTurn {
+            guard try clients.receive(into: &frames) else { return count > 0 }
+            guard frames.count == 2, !frames.overflowed else {
+                refuseFrames(clients)
+                continue
+            }
+            let session = frames.routingID(at: 0)
+            frames.withBytes(at: 1) { state.clientMessage($0, from: session) }
+        }
+        return true
+    }
+
+    /// - Parameter isDeathNear: A worker may have died: what it said before, such as which tasks it handed
+    ///   back, is read first.
+    private func receiveWorkers(isDeathNear: Bool) throws -> Bool {
+        for count in 0..<(isDeathNear ? 64 : 1) * Self.messagesPerTurn {
+            guard try workers.receive(into: &frames) else { return count > 0 }
+            guard frames.count == 2, !frames.overflowed else {
+                refuseFrames(workers)
+                continue
+            }
+            let session = frames.routingID(at: 0)
+            let peer = frames.withBytes(at: 1) { isPeerWanted($0) } ? lookUpPeer() : .remote
+            frames.withBytes(at: 1) { state.workerMessage($0, from: session, peer: peer) }
+        }
+        return true
+    }
+
+    private func receiveStorage() throws -> Bool {
+        for count in 0..<Self.messagesPerTurn {
+            guard try storage.receive(into: &frames) else { return count > 0 }
+            try frames.withBytes(at: 0) { bytes in
+                do {
+                    try state.storageMessage(bytes)
+                } catch {
+                    logger.critical(
+                        "Storage said what can't be read: it is of another build",
+                        metadata: ["event": "refused", "error": "\(error)"])
+                    throw error
+                }
+            }
+        }
+        return true
+    }
+
+    /// Everything beside the routing id is one frame; more are a peer's mistake.
+    private func refuseFrames(_ socket: borrowing Socket) {
+        guard frames.count > 0 else { return }
+        let refusal = Refusal(.malformed, "a message of this protocol is one frame")
+        _ = try? socket.send(
+            ErrorMessage.encoded(refusal, number: 0), to: frames.routingID(at: 0))
+    }
+
+    /// Only what needs trust costs a system call.
+    private func isPeerWanted(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard bytes.count >= MessageHeader.byteCount, let command = Command(rawValue: bytes[3])
+        else { return false }
+        switch command {
+        case .hello, .starterHello, .exit, .drain, .stop: return true
+        default: return false
+        }
+    }
+
+    private func lookUpPeer() -> PeerProcess {
+        guard let descriptor = frames.sourceDescriptor else { return .remote }
+        switch PeerIdentity(descriptor: descriptor) {
+        case .local(let identity, let handle):
+            watched.keep(handle, of: identity)
+            return .local(pid: identity.pid)
+        case .remote, .gone: return .remote
+        }
+    }
+
+    // MARK: Processes
+
+    private func descriptorReady(_ token: UInt64) throws {
+        if token == StorageLink.token {
+            try storageEnded()
+        } else if let worker = watched.ended(token, poll) {
+            state.workerDied(worker, wasSeen: true)
+        }
+    }
+
+    private func storageEnded() throws {
+        guard let report = storage.reap(watching: poll) else { return }
+        let isExpected = state.isStopped
+        logger.log(
+            level: isExpected ? .debug : .warning, "Storage has ended",
+            metadata: ["event": "storage ended", "cause": "\(report)"])
+        state.storageLost()
+        guard !isExpected else { return }
+        if let code = storage.planRestart(after: report, now: MonotonicClock.nowNanoseconds()) {
+            exitCode = code
+        }
+    }
+
+    private func carryOut(_ outbox: BrokerOutbox) throws {
+        for message in outbox.toStorage { try storage.send(message) }
+        for (session, message) in outbox.toWorkers {
+            let outcome = try workers.send(message, to: session)
+            if outcome == .unreachable { state.workerUnreachable(session) }
+        }
+        for (session, message) in outbox.toClients {
+            let outcome = try clients.send(message, to: session)
+            if outcome == .unreachable { state.clientGone(session) }
+        }
+        for deed in outbox.deeds { carryOut(deed) }
+        if !outbox.notices.isEmpty || !outbox.arrows.isEmpty { write(outbox) }
+    }
+
+    private func carryOut(_ deed: BrokerOutbox.Deed) {
+        switch deed {
+        case .check(let worker, let process):
+            if !watched.watch(worker, process, poll) {
+                state.workerDied(worker, wasSeen: false)
+            }
+        case .forget(let worker): watched.forget(worker, poll)
+        case .kill(let worker): watched.kill(worker)
+        case .drained: break
+        case .finish: exitCode = 0
+        }
+    }
+
+    private func write(_ outbox: BrokerOutbox) {
+        for notice in outbox.notices {
+            var metadata: Logger.Metadata = ["event": "\(notice.event)"]
+            for (key, value) in notice.details { metadata[key] = "\(value)" }
+            logger.log(
+                level: notice.isWarning ? .warning : .info, "\(notice.message)", metadata: metadata)
+        }
+        for arrow in outbox.arrows {
+            logger.debug(
+                "\(arrow.event)",
+                metadata: [
+                    "component": "broker", "event": "\(arrow.event)", "task": "\(arrow.task)",
+                    "peer": "\(arrow.peer)",
+                ])
+        }
+    }
+}

@@ -1,0 +1,346 @@
+// Part of QTasks. License: see LICENSE.
+//
+// Task creation and result of the seed's diagrams, as far as the Broker goes: a client adds, asks,
+// waits. Nothing that a client sends can do more than get an error back (P7).
+
+import QTasksModel
+import QTasksWire
+
+extension BrokerState {
+    /// A message from a client. An empty one is the probe of a new connection.
+    package mutating func clientMessage(_ bytes: UnsafeRawBufferPointer, from session: Session) {
+        if bytes.isEmpty { return greet(session) }
+        var reader = WireReader(bytes)
+        do {
+            let header = try MessageHeader.read(from: &reader)
+            do {
+                try serve(header, &reader, session)
+            } catch {
+                refuse(session, header.number, Refusal(.malformed, "\(header.command): \(error)"))
+            }
+        } catch {
+            refuseUnread(error, session)
+        }
+    }
+
+    /// A connection that a reply could not reach.
+    package mutating func clientGone(_ session: Session) {
+        clients.forgetSession(session)
+    }
+
+    private mutating func greet(_ session: Session) {
+        guard storage.isUp else {
+            // bounded: a client whose probe is forgotten is greeted when it reconnects
+            if waitingClients.count < 100_000 { waitingClients.append(session) }
+            return
+        }
+        clients.send(welcome, to: session)
+    }
+
+    var welcome: [UInt8] {
+        Welcome(
+            incarnation: storage.incarnation,
+            maxPayload: UInt32(settings.config.maxPayload),
+            windowTasks: settings.windowTasks,
+            brokerPid: settings.pid
+        ).encoded()
+    }
+
+    private mutating func serve(
+        _ header: MessageHeader,
+        _ reader: inout WireReader,
+        _ session: Session
+    ) throws(WireError) {
+        switch header.command {
+        case .add: try add(header.number, &reader, session)
+        case .get: try get(header.number, &reader, session)
+        case .ping:
+            let pong = Pong(
+                incarnation: storage.incarnation,
+                brokerPid: settings.pid,
+                isStorageUp: storage.isUp
+            )
+            clients.send(pong.encoded(number: header.number), to: session)
+        case .inspect:
+            let topic = try reader.text("topic")
+            inspect(topic, number: header.number, session: session)
+        default:
+            refuse(
+                session, header.number,
+                Refusal(.unknownCommand, "clients can't send '\(header.command)' here")
+            )
+        }
+    }
+
+    private mutating func refuse(_ session: Session, _ number: UInt64, _ refusal: Refusal) {
+        if refusal.code == .malformed {
+            notice(
+                "refused", "a client's message can't be read: \(refusal.message)",
+                [("peer", "\(session)")], isWarning: true)
+        }
+        clients.send(ErrorMessage.encoded(refusal, number: number), to: session)
+    }
+
+    private mutating func refuseUnread(
+        _ reason: MessageHeader.Refusal,
+        _ session: Session
+    ) {
+        switch reason {
+        case .malformed:
+            refuse(
+                session, 0,
+                Refusal(.malformed, "no message of this protocol: it begins with 'QT' and 10 bytes"))
+        case .unsupportedVersion(let version, let number):
+            refuse(
+                session, number,
+                Refusal(
+                    .unsupportedVersion,
+                    "protocol version \(version): this system speaks \(MessageHeader.version)"))
+        case .unknownCommand(let code, let number):
+            refuse(session, number, Refusal(.unknownCommand, "there is no command \(code)"))
+        }
+    }
+
+    // MARK: ADD
+
+    private mutating func add(
+        _ number: UInt64,
+        _ reader: inout WireReader,
+        _ session: Session
+    ) throws(WireError) {
+        let message = try AddMessage(from: &reader)
+        // read all before anything is done: a message is taken whole or not at all
+        var envelopes: [Envelope] = []
+        while !reader.isAtEnd { envelopes.append(try Envelope(from: &reader)) }
+        guard !envelopes.isEmpty else { throw .truncated(field: "envelope") }
+        let request = clients.begin(
+            .added, session: session, number: number, options: message.options,
+            count: envelopes.count)
+        for envelope in envelopes {
+            if let refusal = refusal(of: envelope, message, session) {
+                clients.answer(
+                    request, AddReceipt(id: envelope.id, verdict: .refused(refusal)))
+            } else {
+                add(envelope, message, request)
+            }
+        }
+    }
+
+    /// Why the Broker doesn't take an add; `nil` if it does.
+    private func refusal(
+        of envelope: Envelope,
+        _ message: AddMessage,
+        _ session: Session
+    ) -> Refusal? {
+        if stopping.isUnderWay {
+            return Refusal(.stopping, "the system at \(settings.home) is being stopped")
+        }
+        guard TaskName.isValid(envelope.name) else {
+            return Refusal(.badName, "a task name is 1 to 255 bytes of UTF-8 without control characters")
+        }
+        guard envelope.queue.isEmpty || TaskName.isValid(envelope.queue) else {
+            return Refusal(.badName, "a queue name is 1 to 255 bytes of UTF-8 without control characters")
+        }
+        guard envelope.arguments.count <= settings.config.maxPayload else {
+            return Refusal(
+                .payloadTooLarge,
+                "arguments of \(envelope.arguments.count) bytes: this system takes "
+                    + "\(settings.config.maxPayload) (--max-payload)")
+        }
+        do {
+            _ = try EnvelopeOptions(envelope.options)
+        } catch {
+            return Refusal(.badOption, "\(error)")
+        }
+        return overload(session, message)
+    }
+
+    private func overload(_ session: Session, _ message: AddMessage) -> Refusal? {
+        if clients.unanswered[session, default: 0] > 2 * Int(settings.windowTasks) {
+            return Refusal(
+                .overloaded,
+                "more than \(settings.windowTasks) tasks of this connection are unanswered")
+        }
+        if clients.pendingBytes > ClientTable.pendingBytesMax {
+            return Refusal(.overloaded, "Storage has not kept up with \(clients.pendingBytes) bytes of adds")
+        }
+        if let most = settings.config.maxQueued, lanes.waiting + lanes.unanswered >= most {
+            return Refusal(.overloaded, "\(most) tasks are queued, which is the limit (--max-queued)")
+        }
+        if message.options.contains(.wait), !clients.mayWait(session, 1) {
+            return Refusal(
+                .overloaded, "this connection waits for \(ClientTable.waitsPerSessionMax) tasks")
+        }
+        return nil
+    }
+
+    private mutating func add(
+        _ envelope: Envelope,
+        _ message: AddMessage,
+        _ request: ClientTable.RequestNumber
+    ) {
+        let lane = lane(of: envelope)
+        let options = try? EnvelopeOptions(envelope.options)
+        let isDelayed = options?.start != .now
+        let isWatched = message.options.contains(.wait)
+        var pending = PendingAdd(
+            request: request,
+            id: envelope.id,
+            lane: lane,
+            priority: envelope.priority,
+            lease: .none,
+            worker: WorkerID(high: 0, low: 0),
+            durability: options?.durability ?? settings.config.durability,
+            isWatched: isWatched,
+            envelope: Array(envelope.bytes)
+        )
+        if isWatched {
+            let owner = clients.request(request)
+            clients.wait(
+                for: envelope.id, session: owner.session, number: owner.number,
+                options: message.options, deadline: deadline(after: message.waitMilliseconds))
+        }
+        if !isDelayed, let worker = workerForNewTask(in: lane) {
+            pending.lease = reserve(
+                QueuedTask(priority: envelope.priority, sequence: 0, id: envelope.id),
+                isSuspect: false, lane: lane, for: worker)
+            pending.worker = roster[worker].id
+        }
+        propose(pending)
+    }
+
+    mutating func propose(_ pending: PendingAdd) {
+        if pending.lease == .none { lanes.addUnanswered(1, to: pending.lane) }
+        let number = takeNumber()
+        pending.envelope.withUnsafeBytes { envelope in
+            propose(
+                .add(
+                    number: number, isWatched: pending.isWatched, lease: pending.lease,
+                    worker: pending.worker, envelope: envelope))
+        }
+        trace("save new task", pending.id, "storage")
+        clients.keep(pending, as: number)
+    }
+
+    private mutating func lane(of envelope: Envelope) -> Lanes.Number {
+        let queue =
+            envelope.queue.isEmpty
+            ? TaskName.defaultQueue : String(decoding: envelope.queue, as: UTF8.self)
+        return lane(Lane.Key(queue: queue, name: String(decoding: envelope.name, as: UTF8.self)))
+    }
+
+    func deadline(after milliseconds: UInt32) -> UInt64? {
+        milliseconds == 0 ? nil : now.monotonic + UInt64(milliseconds) * 1_000_000
+    }
+
+    // MARK: GET
+
+    private mutating func get(
+        _ number: UInt64,
+        _ reader: inout WireReader,
+        _ session: Session
+    ) throws(WireError) {
+        let message = try GetMessage(from: &reader)
+        guard !message.ids.isEmpty else { throw .truncated(field: "task ID") }
+        if message.options.contains(.wait) {
+            return wait(message, number, session)
+        }
+        guard clients.reads.count < 1_000_000 else {
+            return refuse(session, number, Refusal(.overloaded, "a million reads are unanswered"))
+        }
+        let request = clients.begin(
+            .records, session: session, number: number, options: message.options,
+            count: message.ids.count)
+        for id in message.ids { read(id, for: .get(request)) }
+    }
+
+    private mutating func wait(_ message: GetMessage, _ number: UInt64, _ session: Session) {
+        guard clients.mayWait(session, message.ids.count) else {
+            let limit = ClientTable.waitsPerSessionMax
+            return refuse(
+                session, number, Refusal(.overloaded, "this connection waits for \(limit) tasks"))
+        }
+        for id in message.ids {
+            clients.wait(
+                for: id, session: session, number: number, options: message.options,
+                deadline: deadline(after: message.waitMilliseconds))
+            // also while stopping: what has ended is told; the rest hears of the stop at its end
+            propose(.watch(id: id))
+            trace("read result", id, "storage")
+        }
+    }
+
+    mutating func read(_ id: TaskID, for purpose: PendingRead.Purpose) {
+        let number = takeNumber()
+        clients.reads[number] = PendingRead(purpose: purpose, id: id)
+        propose(.read(number: number, id: id))
+        trace("read result", id, "storage")
+    }
+
+    mutating func answerOverdue(_ wait: Wait) {
+        guard storage.isUp else {
+            clients.answer(wait, state: .timedOut, record: UnsafeRawBufferPointer(start: nil, count: 0))
+            return
+        }
+        read(wait.id, for: .overdue(wait))
+    }
+
+    // MARK: Records on their way to clients
+
+    /// Storage answered a read; an empty record means that there is no such task.
+    mutating func recordRead(_ read: PendingRead, _ record: UnsafeRawBufferPointer) {
+        switch read.purpose {
+        case .get(let request):
+            let options = clients.request(request).options
+            let state: RecordReply.State = record.isEmpty ? .notFound : .found
+            withRendered(record, options) { rendered, broker in
+                broker.clients.answer(request, id: read.id, state: state, record: rendered)
+            }
+        case .overdue(let wait):
+            let state: RecordReply.State = record.isEmpty ? .notFound : .timedOut
+            withRendered(record, wait.options) { rendered, broker in
+                broker.clients.answer(wait, state: state, record: rendered)
+            }
+        }
+    }
+
+    /// A task has ended, or there is none (`record` is empty): tell everybody who waits for it.
+    mutating func tellWaiters(of id: TaskID, _ record: UnsafeRawBufferPointer) {
+        guard clients.isAwaited(id) else { return }
+        trace("result", id, "client")
+        for wait in clients.takeWaits(for: id) {
+            let state: RecordReply.State = record.isEmpty ? .notFound : .found
+            withRendered(record, wait.options) { rendered, broker in
+                broker.clients.answer(wait, state: state, record: rendered)
+            }
+        }
+    }
+
+    /// The record in the form that the client asked for, with what only the Broker knows.
+    private mutating func withRendered(
+        _ record: UnsafeRawBufferPointer,
+        _ options: RecordOptions,
+        _ body: (UnsafeRawBufferPointer, inout BrokerState) -> Void
+    ) {
+        let isQueued = record.first == TaskStatus.new.code
+        guard !record.isEmpty, options.contains(.json) || isQueued else {
+            return body(record, &self)
+        }
+        var reader = WireReader(record)
+        guard var decoded = try? TaskRecord(from: &reader) else { return body(record, &self) }
+        if isQueued { decoded.isUnroutable = lanesOfName[decoded.name].map(isUnroutable) ?? true }
+        var rendered: [UInt8]
+        if options.contains(.json) {
+            rendered = decoded.json
+        } else {
+            var writer = WireWriter()
+            decoded.write(to: &writer)
+            rendered = writer.take()
+        }
+        rendered.withUnsafeBytes { body($0, &self) }
+    }
+
+    private func isUnroutable(_ numbers: [Lanes.Number]) -> Bool {
+        numbers.allSatisfy { lanes[$0].workers == 0 }
+    }
+}

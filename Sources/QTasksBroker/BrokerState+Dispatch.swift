@@ -1,0 +1,233 @@
+// Part of QTasks. License: see LICENSE.
+//
+// Who gets which task: by queue, priority and the add's sequence (P6), suspects alone (P4).
+
+import HeapModule
+import QTasksModel
+import QTasksWire
+
+extension BrokerState {
+    // MARK: Lanes
+
+    /// Lanes kept open although they hold nothing.
+    private static let lanesKept = 1000
+
+    /// The lane with this key, opened where there is none.
+    mutating func lane(_ key: Lane.Key) -> Lanes.Number {
+        let (number, isNew) = lanes.number(for: key)
+        guard isNew else { return number }
+        lanesOfName[key.name, default: []].append(number)
+        for worker in roster.all where roster[worker].names.contains(key.name) {
+            roster[worker].lanes.append(number)
+            lanes.addWorkers(1, to: number)
+        }
+        return number
+    }
+
+    /// Closes a lane that holds nothing, so that names nobody uses any more cost nothing.
+    mutating func closeIfUnused(_ number: Lanes.Number) {
+        // one that workers know is kept, unless somebody makes up queues without end
+        guard lanes[number].workers == 0 || lanes.count > Self.lanesKept else { return }
+        let key = lanes[number].key
+        guard lanes.closeIfUnused(number) else { return }
+        lanesOfName[key.name]?.removeAll { $0 == number }
+        if lanesOfName[key.name]?.isEmpty == true { lanesOfName[key.name] = nil }
+        for worker in roster.all { roster[worker].lanes.removeAll { $0 == number } }
+    }
+
+    // MARK: Leasing
+
+    /// Whether anything may be leased at all.
+    private var mayLease: Bool { storage.isUp && !stopping.isUnderWay }
+
+    /// A worker for a task that is being added, so that it can be leased in the same append; `nil`
+    /// where none has credit or somebody who came before would be overtaken.
+    ///
+    /// A worker that has credit has nothing waiting in its lanes: each event that brings credit or
+    /// tasks ends with ``dispatchWaiting()``.
+    mutating func workerForNewTask(in lane: Lanes.Number) -> Roster.Number? {
+        guard mayLease, lanes.unanswered == 0, lanes.suspectsWaiting == 0 else { return nil }
+        return roster.findWorker(for: lane, except: suspectHolder)
+    }
+
+    /// Takes a lease's number and the worker's credit for it.
+    mutating func reserve(
+        _ task: QueuedTask,
+        isSuspect: Bool,
+        lane: Lanes.Number,
+        for worker: Roster.Number
+    ) -> Lease {
+        leaseCounter += 1
+        let lease = Lease(incarnation: storage.incarnation, counter: leaseCounter)
+        roster[worker].reserved += 1
+        if isSuspect { roster[worker].isExclusive = true }
+        lanes.addLeased(1, to: lane)
+        leases[lease] = LeaseEntry(
+            task: task,
+            isSuspect: isSuspect,
+            lane: lane,
+            worker: roster[worker].id,
+            sessionNumber: roster[worker].sessionNumber
+        )
+        return lease
+    }
+
+    /// Leases what waits to whoever has credit. Costs nothing while nothing waits.
+    mutating func dispatchWaiting() {
+        guard mayLease, lanes.waiting > 0 else { return }
+        if lanes.suspectsWaiting > 0 { dispatchSuspects() }
+        guard lanes.waiting > lanes.suspectsWaiting else { return }
+        for worker in roster.all where worker != suspectHolder { fill(worker) }
+    }
+
+    /// Leases to one worker what it may run, best first, as far as its credit goes.
+    ///
+    /// Workers are filled slot by slot in turn: a worker only gets tasks for its buffer once no
+    /// other has a free slot.
+    private mutating func fill(_ worker: Roster.Number) {
+        while roster[worker].credit > 0, !roster[worker].isExclusive {
+            guard let lane = bestLane(for: roster[worker]) else { return }
+            var target = worker
+            if !roster[worker].hasFreeSlot {
+                target = roster.findWorker(for: lane, except: suspectHolder) ?? worker
+            }
+            guard let task = lanes.popHead(of: lane, isSuspect: false) else { return }
+            lease(task, isSuspect: false, lane: lane, to: target)
+        }
+    }
+
+    private func bestLane(for worker: WorkerEntry) -> Lanes.Number? {
+        var best: (task: QueuedTask, lane: Lanes.Number)?
+        for lane in worker.lanes {
+            guard let head = lanes.head(of: lane) else { continue }
+            if let found = best, found.task < head { continue }
+            best = (head, lane)
+        }
+        return best?.lane
+    }
+
+    private mutating func lease(
+        _ task: QueuedTask,
+        isSuspect: Bool,
+        lane: Lanes.Number,
+        to worker: Roster.Number
+    ) {
+        let lease = reserve(task, isSuspect: isSuspect, lane: lane, for: worker)
+        let number = takeNumber()
+        storageLeases[number] = lease
+        propose(
+            .lease(
+                number: number, id: task.id, lease: lease, worker: roster[worker].id,
+                synced: isSuspect))
+    }
+
+    /// Suspects go to workers that run nothing. While none is empty, one worker gets nothing more
+    /// until it is (P4).
+    private mutating func dispatchSuspects() {
+        if let holder = suspectHolder, roster[holder].session == nil || roster[holder].isLeaving {
+            suspectHolder = nil
+        }
+        var candidates = lanes.open.filter { !$0.lane.suspects.isEmpty }
+            .map { (task: $0.lane.suspects.min, lane: $0.number) }
+        candidates.sort { left, right in
+            guard let left = left.task, let right = right.task else { return false }
+            return left < right
+        }
+        for (_, lane) in candidates {
+            while lanes.suspectHead(of: lane) != nil {
+                guard let worker = roster.findEmptyWorker(for: lane) else { break }
+                guard let task = lanes.popHead(of: lane, isSuspect: true) else { break }
+                if worker == suspectHolder { suspectHolder = nil }
+                self.lease(task, isSuspect: true, lane: lane, to: worker)
+            }
+            if lanes.suspectHead(of: lane) != nil, suspectHolder == nil {
+                suspectHolder = roster.findLeastLoaded(for: lane)
+            }
+        }
+        if lanes.suspectsWaiting == 0 { suspectHolder = nil }
+    }
+
+    // MARK: A lease's way
+
+    /// Storage granted the lease: send the task, unless its worker's session is over.
+    mutating func granted(
+        _ lease: Lease,
+        _ task: LeasedTask,
+        envelope: UnsafeRawBufferPointer
+    ) {
+        guard var entry = leases[lease] else { return }
+        guard let worker = roster.number(of: entry.worker), roster[worker].session != nil,
+            roster[worker].sessionNumber == entry.sessionNumber, !stopping.isUnderWay
+        else {
+            return release(lease, cause: stopping.isUnderWay ? .drain : .notHeld)
+        }
+        entry.isHeld = true
+        leases[lease] = entry
+        roster[worker].reserved -= 1
+        roster[worker].sent += 1
+        roster[worker].leases.insert(lease)
+        parcels[worker, default: WorkParcel()].add(task, envelope)
+        trace("transfer task", entry.task.id, "worker \(entry.worker)")
+    }
+
+    /// Storage didn't grant it.
+    mutating func notGranted(_ lease: Lease) {
+        _ = end(lease)
+    }
+
+    /// Forgets a lease and gives back what it held.
+    mutating func end(_ lease: Lease) -> LeaseEntry? {
+        guard let entry = leases.removeValue(forKey: lease) else { return nil }
+        lanes.addLeased(-1, to: entry.lane)
+        defer { checkDrained() }
+        guard let worker = roster.number(of: entry.worker) else { return entry }
+        if roster[worker].leases.remove(lease) == nil, !entry.isHeld,
+            roster[worker].sessionNumber == entry.sessionNumber
+        {
+            roster[worker].reserved -= 1
+        }
+        if entry.isSuspect, roster[worker].isEmpty { roster[worker].isExclusive = false }
+        return entry
+    }
+
+    /// Proposes that the task goes back into its queue.
+    mutating func release(
+        _ lease: Lease,
+        cause: ReleaseCause,
+        isShared: Bool = false,
+        counts: Bool = false
+    ) {
+        guard var entry = leases[lease] else { return }
+        let release = ReleaseState(cause: cause, isShared: isShared, counts: counts)
+        entry.release = release
+        leases[lease] = entry
+        propose(entry, lease, release)
+    }
+
+    func releaseProposal(
+        _ entry: LeaseEntry,
+        _ lease: Lease,
+        _ release: ReleaseState,
+        number: UInt64
+    ) -> Proposal {
+        .release(
+            number: number, holding: Holding(id: entry.task.id, lease: lease), cause: release.cause,
+            isShared: release.isShared, counts: release.counts)
+    }
+
+    private mutating func propose(_ entry: LeaseEntry, _ lease: Lease, _ release: ReleaseState) {
+        propose(releaseProposal(entry, lease, release, number: takeNumber()))
+        trace("release", entry.task.id, "storage")
+    }
+
+    /// A task is in its queue again, at its old place.
+    mutating func requeue(_ entry: LeaseEntry, isSuspect: Bool) {
+        lanes.push(entry.task, isSuspect: isSuspect, to: entry.lane)
+    }
+}
+
+extension WorkParcel {
+    mutating func add(_ task: LeasedTask, _ envelope: UnsafeRawBufferPointer) {
+        task.write(envelope: envelope, to: &tasks)
+    }
+}

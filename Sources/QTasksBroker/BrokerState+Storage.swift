@@ -1,0 +1,351 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What Storage says: its snapshot when it opens, then verdicts and watermarks.
+
+import HeapModule
+import QTasksModel
+import QTasksWire
+
+extension BrokerState {
+    /// A message from Storage.
+    ///
+    /// - Throws: ``WireError`` for bytes that Storage can't have sent: the Broker then starts anew.
+    package mutating func storageMessage(_ bytes: UnsafeRawBufferPointer) throws {
+        var reader = WireReader(bytes)
+        let header = try MessageHeader.read(from: &reader)
+        switch header.command {
+        case .opened: opened(try Opened(from: &reader))
+        case .snapshot:
+            while !reader.isAtEnd { restore(try SnapshotItem(from: &reader)) }
+        case .verdicts:
+            storage.written = try reader.integer("written")
+            storage.durable = try reader.integer("durable")
+            while !reader.isAtEnd { apply(try Verdict(from: &reader)) }
+            clients.durable(upTo: storage.durable)
+        case .globalConfigStarted:
+            storage.globalConfigPid = try reader.integer("pid")
+        case .storageFailed:
+            let reason = try reader.text("reason")
+            notice("storage failed", reason, isWarning: true)
+        case .storageStopped:
+            outbox.deeds.append(.finish)
+        default:
+            throw WireError.invalid(field: "command")
+        }
+        dispatchWaiting()
+    }
+
+    /// Storage's process has ended: nothing is acknowledged or leased until it is back.
+    package mutating func storageLost() {
+        storage.isUp = false
+        storage.isOpening = false
+        if case .stopped = stopping { outbox.deeds.append(.finish) }
+    }
+
+    // MARK: Opening
+
+    private mutating func opened(_ opened: Opened) {
+        storage.isUp = false
+        storage.isOpening = true
+        storage.incarnation = opened.incarnation
+        storage.pid = opened.pid
+        storage.globalConfigPid = opened.globalConfigPid
+        storage.written = 0
+        storage.durable = 0
+        leaseCounter = 0
+        for worker in roster.all {
+            roster[worker].reserved = 0
+            roster[worker].lanes = []
+        }
+        // a lease that was never sent is Storage's alone to know; the snapshot tells
+        storage.former = leases.filter { $0.value.isHeld || $0.value.release != nil }
+        leases = [:]
+        storageLeases = [:]
+        lanes.removeAll()
+        lanesOfName = [:]
+        scheduled = Heap()
+        suspectHolder = nil
+    }
+
+    private mutating func restore(_ item: SnapshotItem) {
+        guard storage.isOpening else { return }
+        switch item {
+        case .queued(let placement):
+            lanes.push(
+                QueuedTask(placement), isSuspect: placement.isSuspect, to: lane(of: placement))
+        case .scheduled(let placement, let due): schedule(placement, due)
+        case .running(let placement, let lease, let worker): restore(placement, lease, worker)
+        case .worker(let id, let process): storage.processes[id] = process
+        case .end: snapshotEnded()
+        }
+    }
+
+    private mutating func schedule(_ placement: Placement, _ due: UInt64) {
+        let lane = lane(of: placement)
+        lanes.addScheduled(1, to: lane)
+        scheduled.insert(
+            ScheduledTask(
+                due: due, task: QueuedTask(placement), isSuspect: placement.isSuspect, lane: lane))
+    }
+
+    private mutating func restore(_ placement: Placement, _ lease: Lease, _ worker: WorkerID) {
+        let lane = lane(of: placement)
+        lanes.addLeased(1, to: lane)
+        let former = storage.former.removeValue(forKey: lease)
+        leases[lease] = LeaseEntry(
+            task: QueuedTask(placement),
+            isSuspect: placement.isSuspect,
+            lane: lane,
+            worker: worker,
+            sessionNumber: 0,
+            isHeld: true,
+            release: former?.release
+        )
+        if let number = roster.number(of: worker) {
+            // held, if it was sent in this session; else its verdict got lost with the old Storage
+            if former == nil, roster[number].session != nil {
+                leases[lease]?.release = ReleaseState(
+                    cause: .notHeld, isShared: false, counts: false)
+            } else {
+                roster[number].leases.insert(lease)
+            }
+        } else if former?.release == nil {
+            expect(worker, lease)
+        }
+    }
+
+    /// A worker of an earlier Broker: wait for its HELLO, however long, while its process lives (P5).
+    private mutating func expect(_ worker: WorkerID, _ lease: Lease) {
+        guard let process = storage.processes[worker] else {
+            leases[lease]?.release = ReleaseState(cause: .goneBefore, isShared: false, counts: false)
+            return
+        }
+        let number = roster.add(WorkerEntry(id: worker, process: process))
+        roster[number].leases.insert(lease)
+        outbox.deeds.append(.check(worker, process))
+    }
+
+    private mutating func snapshotEnded() {
+        storage.isUp = true
+        storage.isOpening = false
+        storage.processes = [:]
+        restoreFormerLeases()
+        for worker in roster.all {
+            roster[worker].lanes = roster[worker].names.flatMap { lanesOfName[$0] ?? [] }
+            for lane in roster[worker].lanes { lanes.addWorkers(1, to: lane) }
+            roster[worker].isExclusive = roster[worker].leases.contains {
+                leases[$0]?.isSuspect == true
+            }
+            propose(.worker(id: roster[worker].id, process: roster[worker].process))
+        }
+        proposeAgain()
+        var announcement = WireWriter(.notice)
+        announcement.integer(storage.incarnation)
+        for worker in roster.all {
+            if let session = roster[worker].session {
+                outbox.toWorkers.append((session, announcement.bytes))
+            }
+        }
+        for session in waitingClients { clients.send(welcome, to: session) }
+        for session in waitingWorkers { outbox.toWorkers.append((session, welcome)) }
+        waitingClients = []
+        waitingWorkers = []
+        tellStarter()
+        notice(
+            "storage opened", "the store is open",
+            [
+                ("incarnation", "\(storage.incarnation)"), ("queued", "\(lanes.waiting)"),
+                ("running", "\(leases.count)"),
+            ])
+        checkDrained()
+    }
+
+    /// Leases that ended while Storage was away, as far as the log knows: their workers will hear of
+    /// it when they send the result again.
+    private mutating func restoreFormerLeases() {
+        for (lease, entry) in storage.former {
+            guard let number = roster.number(of: entry.worker) else { continue }
+            roster[number].leases.remove(lease)
+        }
+        storage.former = [:]
+    }
+
+    private mutating func proposeAgain() {
+        for (lease, entry) in leases {
+            guard let release = entry.release else { continue }
+            propose(releaseProposal(entry, lease, release, number: takeNumber()))
+        }
+        // also those that were in the log and not durable yet: a disk that failed may have lost them
+        for var pending in clients.takeUnacknowledgedAdds() {
+            pending.lease = .none
+            pending.lane = lane(ofEnvelope: pending.envelope)
+            propose(pending)
+        }
+        for (number, read) in clients.reads { propose(.read(number: number, id: read.id)) }
+        for number in clients.counts.keys { propose(.count(number: number)) }
+        for id in clients.awaitedTasks { propose(.watch(id: id)) }
+    }
+
+    private mutating func lane(ofEnvelope bytes: [UInt8]) -> Lanes.Number {
+        bytes.withUnsafeBytes { bytes in
+            guard let envelope = try? Envelope(bytes) else {
+                preconditionFailure("an envelope that was taken reads the same again")
+            }
+            let queue =
+                envelope.queue.isEmpty
+                ? TaskName.defaultQueue : String(decoding: envelope.queue, as: UTF8.self)
+            return lane(
+                Lane.Key(queue: queue, name: String(decoding: envelope.name, as: UTF8.self)))
+        }
+    }
+
+    private mutating func lane(of placement: Placement) -> Lanes.Number {
+        lane(Lane.Key(queue: placement.queue, name: placement.name))
+    }
+
+    // MARK: Verdicts
+
+    private mutating func apply(_ verdict: Verdict) {
+        switch verdict {
+        case .added(let number, let sequence, let leased, let due, let addedAt):
+            guard let pending = clients.takeAdd(number) else { return }
+            added(pending, sequence, leased, due, addedAt)
+        case .exists(let number, let sequence, let status):
+            guard let pending = clients.takeAdd(number) else { return }
+            exists(pending, sequence, status)
+        case .refused(let number, let refusal):
+            guard let pending = clients.takeAdd(number) else { return }
+            refused(pending, refusal)
+        case .leased(let number, let task, let envelope):
+            guard let lease = storageLeases.removeValue(forKey: number) else { return }
+            granted(lease, task, envelope: envelope)
+        case .stale(let number, _):
+            guard let lease = storageLeases.removeValue(forKey: number) else { return }
+            notGranted(lease)
+        case .released(_, let holding, let status, let isSuspect):
+            released(holding, status, isSuspect)
+        case .finished(let holding, let worker, let verdict, let status, let due, let record):
+            finished(holding, worker, verdict, status, due, record)
+        case .record(let number, let record):
+            guard let read = clients.reads.removeValue(forKey: number) else { return }
+            recordRead(read, record)
+        case .final(let id, let record): tellWaiters(of: id, record)
+        case .counts(let number, let bytes): countsRead(number, bytes)
+        }
+    }
+
+    private mutating func added(
+        _ pending: PendingAdd,
+        _ sequence: UInt64,
+        _ leased: Bool,
+        _ due: UInt64,
+        _ addedAt: Timestamp
+    ) {
+        if pending.lease == .none { lanes.addUnanswered(-1, to: pending.lane) }
+        let task = QueuedTask(priority: pending.priority, sequence: sequence, id: pending.id)
+        if leased {
+            leases[pending.lease]?.task.sequence = sequence
+            let first = LeasedTask(
+                lease: pending.lease, attempt: 1, failures: 0, epoch: 0, isSuspect: false,
+                addedAt: addedAt)
+            pending.envelope.withUnsafeBytes { granted(pending.lease, first, envelope: $0) }
+        } else {
+            if pending.lease != .none { _ = end(pending.lease) }
+            if due > 0 {
+                lanes.addScheduled(1, to: pending.lane)
+                scheduled.insert(
+                    ScheduledTask(due: due, task: task, isSuspect: false, lane: pending.lane))
+            } else {
+                lanes.push(task, isSuspect: false, to: pending.lane)
+            }
+        }
+        acknowledge(pending, sequence, exists: false)
+    }
+
+    private mutating func exists(
+        _ pending: PendingAdd,
+        _ sequence: UInt64,
+        _ status: TaskStatus
+    ) {
+        dropReservation(of: pending)
+        acknowledge(pending, sequence, exists: true)
+        if pending.isWatched { propose(.watch(id: pending.id)) }
+    }
+
+    private mutating func refused(_ pending: PendingAdd, _ refusal: Refusal) {
+        dropReservation(of: pending)
+        if pending.isWatched {
+            let owner = clients.request(pending.request)
+            clients.dropWait(for: pending.id, session: owner.session, number: owner.number)
+        }
+        clients.answer(
+            pending.request, AddReceipt(id: pending.id, verdict: .refused(refusal)))
+    }
+
+    private mutating func dropReservation(of pending: PendingAdd) {
+        if pending.lease == .none {
+            lanes.addUnanswered(-1, to: pending.lane)
+        } else {
+            _ = end(pending.lease)
+        }
+        closeIfUnused(pending.lane)
+    }
+
+    private mutating func acknowledge(
+        _ pending: PendingAdd,
+        _ sequence: UInt64,
+        exists: Bool
+    ) {
+        if pending.durability == .written || sequence <= storage.durable {
+            clients.acknowledge(pending, exists: exists)
+        } else {
+            clients.awaitDurable(sequence, pending, exists: exists)
+        }
+    }
+
+    private mutating func released(_ holding: Holding, _ status: TaskStatus?, _ isSuspect: Bool) {
+        guard let entry = end(holding.lease) else { return }
+        switch status {
+        case .new: requeue(entry, isSuspect: isSuspect)
+        case .dead:
+            notice(
+                "task dead", "its workers died as often as it may be delivered",
+                [("task", "\(holding.id)")], isWarning: true)
+            if clients.isAwaited(holding.id) { propose(.watch(id: holding.id)) }
+        // it was final or another's before: whatever that was has its own message
+        case .process, .scheduled, .success, .error, .cancel, nil: break
+        }
+        closeIfUnused(entry.lane)
+    }
+
+    private mutating func finished(
+        _ holding: Holding,
+        _ worker: WorkerID,
+        _ verdict: ResultVerdict,
+        _ status: TaskStatus?,
+        _ due: UInt64,
+        _ record: UnsafeRawBufferPointer
+    ) {
+        if let number = roster.number(of: worker), roster[number].session != nil {
+            parcels[number, default: WorkParcel()].acknowledged.append(holding.lease)
+        }
+        trace("result saved", holding.id, "worker \(worker)")
+        let entry = end(holding.lease)
+        guard verdict == .committed else { return }
+        if let entry, status == .scheduled {
+            lanes.addScheduled(1, to: entry.lane)
+            scheduled.insert(
+                ScheduledTask(
+                    due: due, task: entry.task, isSuspect: entry.isSuspect, lane: entry.lane))
+        }
+        if !record.isEmpty { tellWaiters(of: holding.id, record) }
+        if let entry { closeIfUnused(entry.lane) }
+    }
+}
+
+extension QueuedTask {
+    init(_ placement: Placement) {
+        self.init(
+            priority: placement.priority, sequence: placement.sequence, id: placement.id)
+    }
+}

@@ -1,0 +1,229 @@
+// Part of QTasks. License: see LICENSE.
+//
+// Sessions, credit and deaths of workers (recovery.md, chapter 4), and the Starter's connection.
+
+package import QTasksModel
+import QTasksWire
+
+/// Who is at the other end of a worker's connection, as the kernel says (never as the peer says).
+package enum PeerProcess: Sendable, Equatable {
+    /// A process that the kernel shows us.
+    case local(pid: Int32)
+    /// Another host, or another pid namespace.
+    case remote
+}
+
+extension BrokerState {
+    /// A message on the workers' socket.
+    ///
+    /// - Parameter peer: Looked up for a `HELLO` and for what only the Starter may say.
+    package mutating func workerMessage(
+        _ bytes: UnsafeRawBufferPointer,
+        from session: Session,
+        peer: PeerProcess
+    ) {
+        if bytes.isEmpty { return greetWorker(session) }
+        var reader = WireReader(bytes)
+        do {
+            let header = try MessageHeader.read(from: &reader)
+            try serveWorker(header.command, &reader, session, peer)
+        } catch {
+            notice(
+                "refused", "a worker's message can't be read: \(error)", [("peer", "\(session)")],
+                isWarning: true)
+            let refusal = Refusal(.malformed, "\(error)")
+            outbox.toWorkers.append((session, ErrorMessage.encoded(refusal, number: 0)))
+        }
+    }
+
+    /// A connection that a message could not reach: its pidfd will tell if the process is gone.
+    package mutating func workerUnreachable(_ session: Session) {
+        if session == starter { starter = nil }
+        guard let number = roster.number(of: session) else { return }
+        roster.endSession(of: number)
+    }
+
+    private mutating func greetWorker(_ session: Session) {
+        guard storage.isUp else {
+            if waitingWorkers.count < 100_000 { waitingWorkers.append(session) }
+            return
+        }
+        outbox.toWorkers.append((session, welcome))
+    }
+
+    private mutating func serveWorker(
+        _ command: Command,
+        _ reader: inout WireReader,
+        _ session: Session,
+        _ peer: PeerProcess
+    ) throws {
+        switch command {
+        case .hello: try hello(try Hello(from: &reader), session, peer)
+        case .credit:
+            let window = try CreditMessage.read(from: &reader)
+            guard let worker = roster.number(of: session) else { return }
+            roster[worker].window = max(roster[worker].window, window)
+            dispatchWaiting()
+        case .handBack:
+            let holdings = try reader.holdings("holdings")
+            guard let worker = roster.number(of: session) else { return }
+            for holding in holdings where roster[worker].leases.contains(holding.lease) {
+                release(holding.lease, cause: .handedBack)
+            }
+        case .goodbye:
+            guard let worker = roster.number(of: session) else { return }
+            roster[worker].isLeaving = true
+        case .starterHello, .exit, .drain, .stop:
+            guard peer == .local(pid: settings.parentPid) else {
+                notice(
+                    "refused", "only the Starter may send '\(command)'", [("peer", "\(session)")],
+                    isWarning: true)
+                return
+            }
+            try starterMessage(command, &reader, session)
+        default:
+            throw WireError.invalid(field: "command")
+        }
+    }
+
+    // MARK: HELLO
+
+    private mutating func hello(_ hello: Hello, _ session: Session, _ peer: PeerProcess) throws {
+        guard storage.isUp else { return }  // said again after our WELCOME
+        guard peer == .local(pid: hello.process.pid) else {
+            notice(
+                "refused",
+                "a worker whose process can't be watched from here (another pid namespace?)",
+                [("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)")], isWarning: true)
+            let refusal = Refusal(.unknownCommand, "workers must run on this host, in this pid namespace")
+            outbox.toWorkers.append((session, ErrorMessage.encoded(refusal, number: 0)))
+            return
+        }
+        guard hello.names.allSatisfy({ TaskName.isValid($0) }) else {
+            throw WireError.invalid(field: "names")
+        }
+        let known = roster.number(of: hello.worker)
+        guard known != nil || roster.count < Roster.workersMax else { return }
+        let worker = known ?? roster.add(WorkerEntry(id: hello.worker, process: hello.process))
+        roster.begin(session, of: worker)
+        describe(worker, hello)
+        if known == nil { outbox.deeds.append(.check(hello.worker, hello.process)) }
+        propose(.worker(id: hello.worker, process: hello.process))
+        reconcile(worker, hello, session)
+        notice(
+            "worker joined", "a worker is ready",
+            [("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)"), ("slots", "\(hello.slots)")])
+        dispatchWaiting()
+    }
+
+    private mutating func describe(_ worker: Roster.Number, _ hello: Hello) {
+        for lane in roster[worker].lanes { lanes.addWorkers(-1, to: lane) }
+        roster[worker].process = hello.process
+        roster[worker].parentPid = hello.parentPid
+        roster[worker].slots = Int(hello.slots)
+        roster[worker].window = hello.window
+        roster[worker].names = Set(hello.names)
+        roster[worker].isLeaving = false
+        roster[worker].lanes = roster[worker].names.flatMap { lanesOfName[$0] ?? [] }
+        for lane in roster[worker].lanes { lanes.addWorkers(1, to: lane) }
+    }
+
+    /// Compares what the worker holds with what the log says (H1, H2).
+    private mutating func reconcile(
+        _ worker: Roster.Number,
+        _ hello: Hello,
+        _ session: Session
+    ) {
+        var answer = WireWriter(.reconciled)
+        var listed: Set<Lease> = []
+        for holding in hello.running {
+            listed.insert(holding.lease)
+            let isKnown = leases[holding.lease].map {
+                $0.worker == hello.worker && $0.task.id == holding.id
+            }
+            answer.integer(holding.lease.rawValue)
+            let verdict: ReconcileVerdict = isKnown == true ? .keep : .abandon
+            answer.u8(verdict.rawValue)
+            if isKnown == true { hold(holding.lease, worker) }
+        }
+        for holding in hello.done {
+            listed.insert(holding.lease)
+            answer.integer(holding.lease.rawValue)
+            answer.u8(ReconcileVerdict.sendAgain.rawValue)
+            if leases[holding.lease]?.worker == hello.worker { hold(holding.lease, worker) }
+        }
+        outbox.toWorkers.append((session, answer.bytes))
+        for lease in roster[worker].leases where !listed.contains(lease) {
+            roster[worker].leases.remove(lease)
+            release(lease, cause: .notHeld)
+        }
+    }
+
+    private mutating func hold(_ lease: Lease, _ worker: Roster.Number) {
+        leases[lease]?.isHeld = true
+        roster[worker].leases.insert(lease)
+        if leases[lease]?.isSuspect == true { roster[worker].isExclusive = true }
+    }
+
+    // MARK: Deaths
+
+    /// The kernel says that this worker's process has ended, or that it isn't there any more.
+    ///
+    /// - Parameter wasSeen: The Broker watched it die; else it was gone before this Broker began, which counts
+    ///   against no task.
+    package mutating func workerDied(_ id: WorkerID, wasSeen: Bool) {
+        guard let number = roster.number(of: id) else { return }
+        let entry = roster[number]
+        deaths += 1
+        // whatever its tasks left running must not write beside the next attempt (H16)
+        outbox.deeds.append(.kill(id))
+        outbox.deeds.append(.forget(id))
+        let isShared = entry.leases.count > 1
+        let isToBlame = wasSeen && !entry.wasKilledByUs
+        let cause: ReleaseCause = entry.wasKilledByUs ? .drain : wasSeen ? .death : .goneBefore
+        for lane in entry.lanes { lanes.addWorkers(-1, to: lane) }
+        if suspectHolder == number { suspectHolder = nil }
+        parcels[number] = nil
+        roster.remove(number)
+        for lease in entry.leases {
+            release(
+                lease, cause: cause, isShared: isToBlame && isShared,
+                counts: isToBlame && !isShared)
+        }
+        notice(
+            "worker died", "a worker's process has ended; what it ran goes to others",
+            [("worker", "\(id)"), ("pid", "\(entry.process.pid)"), ("tasks", "\(entry.leases.count)")],
+            isWarning: !stopping.isUnderWay && !entry.isLeaving)
+        checkDrained()
+    }
+
+    // MARK: The Starter
+
+    private mutating func starterMessage(
+        _ command: Command,
+        _ reader: inout WireReader,
+        _ session: Session
+    ) throws {
+        switch command {
+        case .starterHello:
+            starter = session
+            tellStarter()
+        case .exit:
+            let exit = try ExitMessage(from: &reader)
+            notice(
+                "worker reaped", exit.wasSignal ? "killed by signal \(exit.code)" : "exit code \(exit.code)",
+                [("pid", "\(exit.pid)"), ("maxResidentBytes", "\(exit.maxResidentBytes)")])
+        case .drain:
+            let milliseconds = try reader.integer("grace", as: UInt64.self)
+            drain(graceMilliseconds: milliseconds)
+        case .stop: stopStorage()
+        default: break
+        }
+    }
+
+    /// Tells the Starter that the system serves.
+    mutating func tellStarter() {
+        guard let starter, storage.isUp else { return }
+        outbox.toWorkers.append((starter, WireWriter(.ready).bytes))
+    }
+}

@@ -1,0 +1,225 @@
+// Part of QTasks. License: see LICENSE.
+
+import HeapModule
+package import QTasksModel
+import QTasksWire
+import ZeroMQ
+
+/// What the Broker decides: the order of tasks, who gets them, and what clients hear.
+///
+/// Events are methods; what is to be done is left in ``BrokerOutbox``, taken by ``flush()`` once a
+/// turn. Its picture of the tasks is a fold over what Storage says: Storage alone decides, and a
+/// Storage that comes back tells everything anew (recovery.md, chapter 4). No sockets, clocks, files.
+package struct BrokerState {
+    /// How the system is set up, and who is who.
+    package struct Settings: Sendable {
+        package var config: QueueConfig
+        package var pid: Int32
+        package var parentPid: Int32
+        package var home: String
+
+        /// Tasks that one session may have unanswered.
+        package var windowTasks: UInt32 = 10_000
+
+        package init(config: QueueConfig, pid: Int32, parentPid: Int32, home: String) {
+            self.config = config
+            self.pid = pid
+            self.parentPid = parentPid
+            self.home = home
+        }
+    }
+
+    let settings: Settings
+    var outbox = BrokerOutbox()
+
+    /// Whether ``BrokerOutbox/arrows`` are wanted: only while somebody logs at debug.
+    package var isTracing = false
+
+    // Storage.
+    var storage = StorageView()
+    var proposals = Self.emptyProposals
+
+    // Tasks.
+    var lanes = Lanes()
+    var lanesOfName: [String: [Lanes.Number]] = [:]
+    var leases: [Lease: LeaseEntry] = [:]
+    var leaseCounter: UInt32 = 0
+    /// Proposed leases on queued tasks, by proposal.
+    var storageLeases: [UInt64: Lease] = [:]
+    var scheduled = Heap<ScheduledTask>()
+
+    // Workers.
+    var roster = Roster()
+    var waitingClients: [Session] = []
+    var waitingWorkers: [Session] = []
+    var parcels: [Roster.Number: WorkParcel] = [:]
+    var suspectHolder: Roster.Number?
+    var starter: Session?
+    var deaths: UInt64 = 0
+
+    // Clients.
+    var clients = ClientTable()
+    var nextNumber: UInt64 = 1
+
+    // Stopping.
+    var stopping = Stopping.no
+
+    /// The latest time a core heard of.
+    var now = Now(wall: Timestamp(nanoseconds: 0), monotonic: 0)
+
+    package init(settings: Settings) {
+        self.settings = settings
+    }
+
+    /// Hands out what this turn wants done, packed.
+    package mutating func flush() -> BrokerOutbox {
+        dispatchWaiting()
+        for (number, parcel) in parcels {
+            guard let session = roster.entries[number]?.session else { continue }
+            outbox.toWorkers.append((session, parcel.encoded()))
+        }
+        parcels.removeAll(keepingCapacity: true)
+        clients.flush(into: &outbox)
+        if proposals.count > MessageHeader.byteCount {
+            outbox.toStorage.append(proposals.bytes)
+            proposals = Self.emptyProposals
+        }
+        defer { outbox = BrokerOutbox() }
+        return outbox
+    }
+
+    /// When ``timer(now:)`` wants to be called, in nanoseconds of `CLOCK_BOOTTIME`; `nil` while nothing
+    /// is awaited (P8).
+    package var nextDeadline: UInt64? {
+        [scheduled.min?.due, clients.nextDeadline, stopping.deadline].compactMap { $0 }.min()
+    }
+
+    /// Time has come to something: delayed tasks, waits, the end of a drain.
+    package mutating func timer(now: Now) {
+        self.now = now
+        while let task = scheduled.min, task.due <= now.monotonic {
+            _ = scheduled.popMin()
+            lanes.addScheduled(-1, to: task.lane)
+            lanes.push(task.task, isSuspect: task.isSuspect, to: task.lane)
+        }
+        for wait in clients.takeOverdueWaits(now: now.monotonic) { answerOverdue(wait) }
+        drainTimer()
+        dispatchWaiting()
+    }
+
+    /// The time of what comes next.
+    package mutating func advance(to now: Now) {
+        self.now = now
+    }
+
+    private static var emptyProposals: WireWriter { WireWriter(.propose, reserving: 1024) }
+
+    mutating func propose(_ proposal: Proposal) {
+        // while Storage is away nothing is kept here: the reset proposes all that is unanswered again
+        guard storage.isUp else { return }
+        proposal.write(to: &proposals)
+    }
+
+    mutating func takeNumber() -> UInt64 {
+        defer { nextNumber += 1 }
+        return nextNumber
+    }
+
+    mutating func trace(_ event: StaticString, _ task: TaskID, _ peer: @autoclosure () -> String) {
+        if isTracing { outbox.arrows.append(.init(event: event, task: task, peer: peer())) }
+    }
+
+    mutating func notice(
+        _ event: StaticString,
+        _ message: String,
+        _ details: [(key: String, value: String)] = [],
+        isWarning: Bool = false
+    ) {
+        outbox.notices.append(
+            .init(isWarning: isWarning, event: event, message: message, details: details))
+    }
+}
+
+/// What is known of Storage.
+struct StorageView {
+    /// It is open and its snapshot has been read to the end.
+    var isUp = false
+    /// It has said OPENED; the snapshot is on its way.
+    var isOpening = false
+    var incarnation: UInt32 = 0
+    var written: UInt64 = 0
+    var durable: UInt64 = 0
+    var pid: Int32 = 0
+    var globalConfigPid: Int32 = 0
+    /// Running leases of the snapshot by worker, until its end.
+    var processes: [WorkerID: WorkerProcess] = [:]
+    /// Leases that ran before Storage came back and that the snapshot hasn't named yet.
+    var former: [Lease: LeaseEntry] = [:]
+}
+
+/// A lease, from its proposal to its end.
+struct LeaseEntry {
+    var task: QueuedTask
+    var isSuspect: Bool
+    var lane: Lanes.Number
+    var worker: WorkerID
+    /// The worker's session it was proposed for.
+    var sessionNumber: UInt32
+    /// It was sent, or the worker said that it holds it.
+    var isHeld = false
+    /// A release is proposed and not answered yet.
+    var release: ReleaseState?
+}
+
+/// A release that Storage hasn't answered.
+struct ReleaseState {
+    var cause: ReleaseCause
+    var isShared: Bool
+    var counts: Bool
+}
+
+/// A task that waits for a time.
+struct ScheduledTask: Comparable {
+    var due: UInt64
+    var task: QueuedTask
+    var isSuspect: Bool
+    var lane: Lanes.Number
+
+    static func < (left: Self, right: Self) -> Bool {
+        left.due != right.due ? left.due < right.due : left.task < right.task
+    }
+
+    static func == (left: Self, right: Self) -> Bool {
+        left.due == right.due && left.task == right.task
+    }
+}
+
+/// How far a stop has come.
+enum Stopping: Equatable {
+    case no
+    /// Running tasks may go on until `deadline`.
+    case grace(deadline: UInt64)
+    /// They were asked to end; at `deadline` their workers are killed.
+    case cancelled(deadline: UInt64)
+    /// Their workers were killed; the releases are awaited.
+    case killed
+    /// No worker holds a lease.
+    case drained
+    /// Storage is being stopped.
+    case stopped
+
+    var deadline: UInt64? {
+        switch self {
+        case .grace(let deadline), .cancelled(let deadline): deadline
+        case .no, .killed, .drained, .stopped: nil
+        }
+    }
+
+    /// Adds and waits are turned away, nothing is leased.
+    var isUnderWay: Bool { self != .no }
+}
+
+extension BrokerState {
+    /// Storage was asked to stop: its end is no accident.
+    package var isStopped: Bool { stopping == .stopped }
+}

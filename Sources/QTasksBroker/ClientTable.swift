@@ -1,0 +1,367 @@
+// Part of QTasks. License: see LICENSE.
+
+import DequeModule
+import HeapModule
+import QTasksModel
+import QTasksWire
+
+/// An add that Storage has not answered, or that isn't durable yet.
+struct PendingAdd {
+    var request: ClientTable.RequestNumber
+    var id: TaskID
+    var lane: Lanes.Number
+    var priority: Int16
+    /// `.none` where no slot was free, and after a restart of Storage.
+    var lease: Lease
+    var worker: WorkerID
+    var durability: Durability
+    var isWatched: Bool
+    /// A copy: a received message must not outlive its turn of the loop.
+    var envelope: [UInt8]
+}
+
+/// A read that Storage has not answered.
+struct PendingRead {
+    enum Purpose {
+        /// A plain GET.
+        case get(ClientTable.RequestNumber)
+        /// A wait that is over: the record as it is now goes along.
+        case overdue(Wait)
+    }
+
+    var purpose: Purpose
+    var id: TaskID
+}
+
+/// A client that waits for a task's end.
+struct Wait {
+    var session: Session
+    /// The client's number of the request.
+    var number: UInt64
+    var id: TaskID
+    var options: RecordOptions
+    var serial: UInt64
+}
+
+/// A client's request that gets one answer: complete once each of its tasks has been dealt with.
+struct ClientRequest {
+    var session: Session
+    var number: UInt64
+    var command: Command
+    var options: RecordOptions
+    var missing: Int
+    var answer: WireWriter
+}
+
+/// What clients are owed.
+struct ClientTable {
+    typealias RequestNumber = Int
+
+    private var requests: [ClientRequest?] = []
+    private var free: [RequestNumber] = []
+    private var records: [RecordKey: WireWriter] = [:]
+    private var direct: [(session: Session, message: [UInt8])] = []
+
+    /// Adds without a verdict, by proposal.
+    private var adds: [UInt64: PendingAdd] = [:]
+
+    /// The envelopes of adds that are kept until they are acknowledged.
+    private(set) var pendingBytes = 0
+
+    /// Beyond that many bytes adds are refused: Storage is behind, or away.
+    static let pendingBytesMax = 256 << 20
+
+    var reads: [UInt64: PendingRead] = [:]
+    var counts: [UInt64: (session: Session, number: UInt64, topic: String)] = [:]
+
+    /// Tasks that a session has added without an answer, so that one client can't fill memory.
+    private(set) var unanswered: [Session: Int] = [:]
+
+    /// Waits by task.
+    private var waits: [TaskID: [Wait]] = [:]
+    private var waitsBySession: [Session: Int] = [:]
+    private var overdue = Heap<Overdue>()
+    private var nextSerial: UInt64 = 0
+
+    /// Adds that are in the log and not yet durable, by sequence; the first sort comes in order.
+    private var inOrder = Deque<AwaitedAdd>()
+    private var outOfOrder = Heap<AwaitedAdd>()
+
+    /// Waits that one session may have at once.
+    static let waitsPerSessionMax = 200_000
+
+    private struct RecordKey: Hashable {
+        var session: Session
+        var number: UInt64
+    }
+
+    private struct Overdue: Comparable {
+        var deadline: UInt64
+        var serial: UInt64
+        var id: TaskID
+
+        static func < (left: Self, right: Self) -> Bool {
+            (left.deadline, left.serial) < (right.deadline, right.serial)
+        }
+    }
+
+    private struct AwaitedAdd: Comparable {
+        var sequence: UInt64
+        var add: PendingAdd
+        var exists: Bool
+
+        static func < (left: Self, right: Self) -> Bool { left.sequence < right.sequence }
+        static func == (left: Self, right: Self) -> Bool { left.sequence == right.sequence }
+    }
+
+    var nextDeadline: UInt64? { overdue.min?.deadline }
+
+    // MARK: Requests with one answer
+
+    /// Begins a request of `count` tasks.
+    mutating func begin(
+        _ command: Command,
+        session: Session,
+        number: UInt64,
+        options: RecordOptions,
+        count: Int
+    ) -> RequestNumber {
+        var answer = WireWriter(command, number: number, reserving: 16 + 24 * count)
+        if command == .records { answer.u8(options.rawValue) }
+        let request = ClientRequest(
+            session: session,
+            number: number,
+            command: command,
+            options: options,
+            missing: count,
+            answer: answer
+        )
+        if command == .added { unanswered[session, default: 0] += count }
+        if let reused = free.popLast() {
+            requests[reused] = request
+            return reused
+        }
+        requests.append(request)
+        return requests.count - 1
+    }
+
+    func request(_ number: RequestNumber) -> ClientRequest {
+        guard let request = requests[number] else {
+            preconditionFailure("a request is answered once")
+        }
+        return request
+    }
+
+    /// One of the request's adds is decided.
+    mutating func answer(_ number: RequestNumber, _ receipt: AddReceipt) {
+        guard var request = requests[number] else { return }
+        requests[number] = nil
+        receipt.write(to: &request.answer)
+        if let left = unanswered[request.session] {
+            unanswered[request.session] = left > 1 ? left - 1 : nil
+        }
+        finishPart(of: request, number)
+    }
+
+    /// One of the request's records is there.
+    mutating func answer(
+        _ number: RequestNumber,
+        id: TaskID,
+        state: RecordReply.State,
+        record: UnsafeRawBufferPointer
+    ) {
+        guard var request = requests[number] else { return }
+        requests[number] = nil
+        RecordReply.write(id: id, state: state, record: record, to: &request.answer)
+        finishPart(of: request, number)
+    }
+
+    private mutating func finishPart(of request: ClientRequest, _ number: RequestNumber) {
+        var request = request
+        request.missing -= 1
+        if request.missing == 0 {
+            direct.append((request.session, request.answer.bytes))
+            free.append(number)
+        } else {
+            requests[number] = request
+        }
+    }
+
+    /// A message that needs no collecting.
+    mutating func send(_ message: [UInt8], to session: Session) {
+        direct.append((session, message))
+    }
+
+    // MARK: Adds until they are acknowledged
+
+    mutating func keep(_ add: PendingAdd, as number: UInt64) {
+        adds[number] = add
+        pendingBytes += add.envelope.count
+    }
+
+    /// Storage has answered this proposal.
+    mutating func takeAdd(_ number: UInt64) -> PendingAdd? {
+        guard let add = adds.removeValue(forKey: number) else { return nil }
+        pendingBytes -= add.envelope.count
+        return add
+    }
+
+    /// The add with this sequence is in the log.
+    mutating func awaitDurable(_ sequence: UInt64, _ add: PendingAdd, exists: Bool) {
+        let awaited = AwaitedAdd(sequence: sequence, add: add, exists: exists)
+        pendingBytes += add.envelope.count
+        if let last = inOrder.last, last.sequence > sequence {
+            outOfOrder.insert(awaited)
+        } else {
+            inOrder.append(awaited)
+        }
+    }
+
+    /// Everything up to `sequence` is durable: acknowledge it.
+    mutating func durable(upTo sequence: UInt64) {
+        while let first = inOrder.first, first.sequence <= sequence {
+            inOrder.removeFirst()
+            pendingBytes -= first.add.envelope.count
+            acknowledge(first.add, exists: first.exists)
+        }
+        while let first = outOfOrder.min, first.sequence <= sequence {
+            _ = outOfOrder.popMin()
+            pendingBytes -= first.add.envelope.count
+            acknowledge(first.add, exists: first.exists)
+        }
+    }
+
+    /// Storage came back: all adds that nobody has acknowledged, in the order in which they came.
+    mutating func takeUnacknowledgedAdds() -> [PendingAdd] {
+        let awaited = (Array(inOrder) + outOfOrder.unordered).sorted().map(\.add)
+        let unanswered = adds.sorted { $0.key < $1.key }.map(\.value)
+        inOrder.removeAll()
+        outOfOrder = Heap()
+        adds = [:]
+        pendingBytes = 0
+        return awaited + unanswered
+    }
+
+    mutating func acknowledge(_ add: PendingAdd, exists: Bool) {
+        answer(add.request, AddReceipt(id: add.id, verdict: exists ? .exists : .added))
+    }
+
+    // MARK: Waits
+
+    /// The tasks that somebody waits for.
+    var awaitedTasks: [TaskID] { Array(waits.keys) }
+
+    func isAwaited(_ id: TaskID) -> Bool { waits[id] != nil }
+
+    /// Whether the session may wait for that many more.
+    func mayWait(_ session: Session, _ count: Int) -> Bool {
+        waitsBySession[session, default: 0] + count <= Self.waitsPerSessionMax
+    }
+
+    /// Registers a wait; the same request's wait for the same task is there once.
+    mutating func wait(
+        for id: TaskID,
+        session: Session,
+        number: UInt64,
+        options: RecordOptions,
+        deadline: UInt64?
+    ) {
+        var list = waits[id] ?? []
+        guard !list.contains(where: { $0.session == session && $0.number == number }) else {
+            return
+        }
+        nextSerial += 1
+        list.append(
+            Wait(session: session, number: number, id: id, options: options, serial: nextSerial))
+        waits[id] = list
+        waitsBySession[session, default: 0] += 1
+        if let deadline {
+            overdue.insert(Overdue(deadline: deadline, serial: nextSerial, id: id))
+        }
+    }
+
+    /// Everybody who waits for this task; they wait no longer.
+    mutating func takeWaits(for id: TaskID) -> [Wait] {
+        guard let list = waits.removeValue(forKey: id) else { return [] }
+        for wait in list { forgetOne(of: wait.session) }
+        return list
+    }
+
+    /// Takes back the wait of one request for one task.
+    mutating func dropWait(for id: TaskID, session: Session, number: UInt64) {
+        guard var list = waits[id],
+            let index = list.firstIndex(where: { $0.session == session && $0.number == number })
+        else { return }
+        list.remove(at: index)
+        waits[id] = list.isEmpty ? nil : list
+        forgetOne(of: session)
+    }
+
+    /// Everybody who waits for anything; they wait no longer.
+    mutating func takeAllWaits() -> [Wait] {
+        let all = waits.values.flatMap { $0 }
+        waits = [:]
+        waitsBySession = [:]
+        overdue = Heap()
+        return all
+    }
+
+    mutating func takeOverdueWaits(now: UInt64) -> [Wait] {
+        var taken: [Wait] = []
+        while let first = overdue.min, first.deadline <= now {
+            _ = overdue.popMin()
+            guard var list = waits[first.id],
+                let index = list.firstIndex(where: { $0.serial == first.serial })
+            else { continue }
+            taken.append(list.remove(at: index))
+            forgetOne(of: taken[taken.count - 1].session)
+            waits[first.id] = list.isEmpty ? nil : list
+        }
+        return taken
+    }
+
+    /// The connection is gone: what it waited for, nobody hears.
+    mutating func forgetSession(_ session: Session) {
+        guard waitsBySession[session] != nil else { return }
+        for (id, list) in waits {
+            let kept = list.filter { $0.session != session }
+            if kept.count < list.count { waits[id] = kept.isEmpty ? nil : kept }
+        }
+        waitsBySession[session] = nil
+    }
+
+    private mutating func forgetOne(of session: Session) {
+        if let left = waitsBySession[session] {
+            waitsBySession[session] = left > 1 ? left - 1 : nil
+        }
+    }
+
+    /// Adds a record to what this wait's client gets at the end of the turn.
+    mutating func answer(
+        _ wait: Wait,
+        state: RecordReply.State,
+        record: UnsafeRawBufferPointer
+    ) {
+        let key = RecordKey(session: wait.session, number: wait.number)
+        var writer: WireWriter
+        if let begun = records.removeValue(forKey: key) {
+            writer = begun
+        } else {
+            writer = WireWriter(.records, number: wait.number)
+            writer.u8(wait.options.rawValue)
+        }
+        RecordReply.write(id: wait.id, state: state, record: record, to: &writer)
+        if writer.count > 1 << 20 {
+            direct.append((wait.session, writer.bytes))
+        } else {
+            records[key] = writer
+        }
+    }
+
+    mutating func flush(into outbox: inout BrokerOutbox) {
+        outbox.toClients += direct
+        direct.removeAll(keepingCapacity: true)
+        for (key, writer) in records { outbox.toClients.append((key.session, writer.bytes)) }
+        records.removeAll(keepingCapacity: true)
+    }
+}

@@ -1,0 +1,176 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksWire
+package import ZeroMQ
+
+/// One connection, by the id that the ROUTER socket gave it.
+package typealias Session = RoutingID
+
+/// What the Broker knows of one worker.
+struct WorkerEntry {
+    let id: WorkerID
+    var process: WorkerProcess
+    var parentPid: Int32 = 0
+
+    /// The connection it speaks on; `nil` while it is awaited after a restart of the Broker.
+    var session: Session?
+
+    /// Counts its sessions: a lease proposed for an earlier one was never sent.
+    var sessionNumber: UInt32 = 0
+
+    var slots = 0
+    var names: Set<String> = []
+
+    /// The lanes whose tasks it can run.
+    var lanes: [Lanes.Number] = []
+
+    /// How many tasks it is ready to have been sent in this session.
+    var window: UInt64 = 0
+
+    /// How many it was sent in this session.
+    var sent: UInt64 = 0
+
+    /// Leases proposed for it that Storage has not granted yet.
+    var reserved = 0
+
+    /// Leases it was sent and that have not ended.
+    var leases: Set<Lease> = []
+
+    /// It runs a suspect, and nothing beside it.
+    var isExclusive = false
+
+    /// It said goodbye: nothing more is sent.
+    var isLeaving = false
+
+    /// We killed it: nothing that it ran is to blame.
+    var wasKilledByUs = false
+
+    /// How many more tasks it takes.
+    var credit: Int {
+        guard session != nil, !isLeaving, window > sent else { return 0 }
+        return Int(clamping: window - sent) - reserved
+    }
+
+    var isEmpty: Bool { leases.isEmpty && reserved == 0 }
+
+    /// Fewer than its slots are taken: what it is sent starts at once.
+    var hasFreeSlot: Bool { leases.count + reserved < slots }
+}
+
+/// The workers, by number; a number is used again when its worker is gone.
+struct Roster {
+    typealias Number = Int
+
+    private(set) var entries: [WorkerEntry?] = []
+    private var numbers: [WorkerID: Number] = [:]
+    private var sessions: [Session: Number] = [:]
+    private var free: [Number] = []
+
+    /// Where the next search for a worker begins, so that they take turns.
+    private var turn = 0
+
+    /// How many connections the Broker takes; beyond, a HELLO is refused.
+    static let workersMax = 4096
+
+    var count: Int { numbers.count }
+
+    /// The numbers of all workers.
+    var all: [Number] { entries.indices.filter { entries[$0] != nil } }
+
+    subscript(number: Number) -> WorkerEntry {
+        get {
+            guard let entry = entries[number] else {
+                preconditionFailure("worker \(number) is gone")
+            }
+            return entry
+        }
+        _modify {
+            guard var entry = entries[number] else {
+                preconditionFailure("worker \(number) is gone")
+            }
+            // taken out while it is changed, so that its collections aren't copied
+            entries[number] = nil
+            defer { entries[number] = entry }
+            yield &entry
+        }
+    }
+
+    func number(of id: WorkerID) -> Number? { numbers[id] }
+
+    func number(of session: Session) -> Number? { sessions[session] }
+
+    mutating func add(_ entry: WorkerEntry) -> Number {
+        let number: Number
+        if let reused = free.popLast() {
+            number = reused
+            entries[number] = entry
+        } else {
+            number = entries.count
+            entries.append(entry)
+        }
+        numbers[entry.id] = number
+        return number
+    }
+
+    mutating func remove(_ number: Number) {
+        guard let entry = entries[number] else { return }
+        if let session = entry.session { sessions[session] = nil }
+        numbers[entry.id] = nil
+        entries[number] = nil
+        free.append(number)
+    }
+
+    /// Begins a session; what an older one still delivers is ignored from now on.
+    mutating func begin(_ session: Session, of number: Number) {
+        if let old = self[number].session { sessions[old] = nil }
+        self[number].session = session
+        self[number].sessionNumber += 1
+        self[number].sent = 0
+        self[number].window = 0
+        self[number].reserved = 0
+        sessions[session] = number
+    }
+
+    /// Ends the worker's session, if it has one.
+    mutating func endSession(of number: Number) {
+        if let session = self[number].session { sessions[session] = nil }
+        self[number].session = nil
+    }
+
+    /// A worker with credit that can run this lane's tasks: one with a free slot before one that
+    /// would only keep the task in its buffer, in turn among equals.
+    mutating func findWorker(for lane: Lanes.Number, except held: Number?) -> Number? {
+        var buffering: Number?
+        for step in 0..<entries.count {
+            let number = (turn + step) % entries.count
+            guard number != held, let entry = entries[number], entry.credit > 0,
+                !entry.isExclusive, entry.lanes.contains(lane)
+            else { continue }
+            if entry.hasFreeSlot {
+                turn = number + 1
+                return number
+            }
+            if buffering == nil { buffering = number }
+        }
+        if let buffering { turn = buffering + 1 }
+        return buffering
+    }
+
+    /// A worker that holds nothing and can run this lane's tasks.
+    func findEmptyWorker(for lane: Lanes.Number) -> Number? {
+        entries.indices.first { number in
+            guard let entry = entries[number] else { return false }
+            return entry.isEmpty && entry.credit > 0 && entry.lanes.contains(lane)
+        }
+    }
+
+    /// The worker that will be empty soonest, as far as one can tell.
+    func findLeastLoaded(for lane: Lanes.Number) -> Number? {
+        all.filter { number in
+            let entry = self[number]
+            return entry.session != nil && !entry.isLeaving && entry.lanes.contains(lane)
+        }
+        .min { self[$0].leases.count < self[$1].leases.count }
+    }
+}

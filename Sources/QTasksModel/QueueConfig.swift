@@ -1,0 +1,170 @@
+// Part of QTasks. License: see LICENSE.
+
+import Glibc
+
+/// How a system is set up: by code, by environment (`QTASKS_*`), by flag, in rising order of weight.
+public struct QueueConfig: Sendable, Equatable {
+    /// Worker processes; `nil`: one for each core, and none for an executable without tasks.
+    public var workers: Int?
+
+    /// Tasks that one worker process runs at once.
+    public var slots = 10
+
+    /// How long running tasks may go on after a request to stop.
+    public var grace: Duration = .seconds(10)
+
+    /// What an acknowledgement has survived where an add doesn't say.
+    public var durability: Durability = .synced
+
+    /// Counted deaths of workers that make a task `dead`, where an add doesn't say.
+    public var maxDeliveries: UInt32 = 3
+
+    /// The largest arguments and results, in bytes.
+    public var maxPayload = 16 << 20
+
+    /// Tasks that may wait at once; `nil`: as many as the disk holds.
+    public var maxQueued: Int?
+
+    /// Least weight of what is logged: `trace`, `debug`, `info`, `notice`, `warning`, `error`, `critical`.
+    public var logLevel = "info"
+
+    /// A further endpoint for clients, such as `tcp://127.0.0.1:5570`.
+    public var listen: String?
+
+    public init() {}
+
+    /// The settings with what the environment says laid over them.
+    ///
+    /// Reads `QTASKS_WORKERS`, `QTASKS_SLOTS`, `QTASKS_GRACE` (seconds), `QTASKS_DURABILITY`,
+    /// `QTASKS_MAX_DELIVERIES`, `QTASKS_MAX_PAYLOAD` (bytes), `QTASKS_MAX_QUEUED`, `QTASKS_LOG_LEVEL` and
+    /// `QTASKS_LISTEN`.
+    ///
+    /// - Parameter lookUp: Gives a variable's value; this process's environment unless told otherwise.
+    /// - Throws: ``QTasksError/Code/badConfiguration`` naming the variable and what it may be.
+    public func merging(
+        environment lookUp: (String) -> String? = Self.environmentVariable
+    ) throws(QTasksError) -> QueueConfig {
+        var config = self
+        for setting in Setting.allCases {
+            if let text = lookUp(setting.variable) {
+                try config.set(setting, to: text, saying: setting.variable)
+            }
+        }
+        return config
+    }
+
+    /// A variable of this process's environment.
+    public static func environmentVariable(_ name: String) -> String? {
+        getenv(name).map { String(cString: $0) }
+    }
+
+    /// What can be set by name.
+    public enum Setting: String, CaseIterable, Sendable {
+        case workers
+        case slots
+        case grace
+        case durability
+        case maxDeliveries = "max-deliveries"
+        case maxPayload = "max-payload"
+        case maxQueued = "max-queued"
+        case logLevel = "log-level"
+        case listen
+
+        /// Its environment variable, such as `QTASKS_MAX_PAYLOAD`.
+        public var variable: String {
+            "QTASKS_" + rawValue.uppercased().replacing("-", with: "_")
+        }
+    }
+
+    /// Levels that ``logLevel`` may have.
+    public static let logLevels = [
+        "trace", "debug", "info", "notice", "warning", "error", "critical",
+    ]
+
+    /// Sets one value from text.
+    ///
+    /// - Parameter origin: What to call it in an error, such as `--slots` or `QTASKS_SLOTS`.
+    /// - Throws: ``QTasksError/Code/badConfiguration``; nothing is then changed.
+    public mutating func set(
+        _ setting: Setting,
+        to text: String,
+        saying origin: String
+    ) throws(QTasksError) {
+        func number(_ range: ClosedRange<Int>) throws(QTasksError) -> Int {
+            guard let number = Int(text), range.contains(number) else {
+                throw Self.bad(origin, text, "a number from \(range.lowerBound) to \(range.upperBound)")
+            }
+            return number
+        }
+        switch setting {
+        case .workers: workers = try number(0...1024)
+        case .slots: slots = try number(1...10_000)
+        case .grace: grace = try Self.seconds(text, origin)
+        case .durability:
+            guard let level = Durability(text) else {
+                throw Self.bad(origin, text, "'synced' or 'written'")
+            }
+            durability = level
+        case .maxDeliveries: maxDeliveries = UInt32(try number(1...1_000_000))
+        case .maxPayload: maxPayload = try number(1024...(1 << 30))
+        case .maxQueued: maxQueued = try number(1...Int(Int32.max))
+        case .logLevel:
+            guard Self.logLevels.contains(text) else {
+                throw Self.bad(origin, text, "one of \(Self.logLevels.joined(separator: ", "))")
+            }
+            logLevel = text
+        case .listen:
+            guard Self.isLoopback(text) else {
+                throw Self.bad(
+                    origin, text,
+                    "an address of this host such as tcp://127.0.0.1:5570: beyond loopback "
+                        + "anybody could add tasks, which is refused until CURVE is there"
+                )
+            }
+            listen = text
+        }
+    }
+
+    /// The value as text, such as ``set(_:to:saying:)`` reads it; `nil` where nothing is set.
+    public func text(of setting: Setting) -> String? {
+        switch setting {
+        case .workers: workers.map(String.init)
+        case .slots: String(slots)
+        case .grace: Self.text(seconds: grace)
+        case .durability: durability.description
+        case .maxDeliveries: String(maxDeliveries)
+        case .maxPayload: String(maxPayload)
+        case .maxQueued: maxQueued.map { String($0) }
+        case .logLevel: logLevel
+        case .listen: listen
+        }
+    }
+
+    private static func text(seconds: Duration) -> String {
+        let parts = seconds.components
+        return String(Double(parts.seconds) + Double(parts.attoseconds) / 1e18)
+    }
+
+    private static func seconds(_ text: String, _ origin: String) throws(QTasksError) -> Duration {
+        guard let seconds = Double(text), (0...86_400).contains(seconds) else {
+            throw bad(origin, text, "seconds from 0 to 86400")
+        }
+        return .milliseconds(Int64(seconds * 1000))
+    }
+
+    /// `tcp://` at 127.x.y.z with a port or `*`.
+    private static func isLoopback(_ endpoint: String) -> Bool {
+        guard endpoint.hasPrefix("tcp://"), let colon = endpoint.lastIndex(of: ":") else {
+            return false
+        }
+        let host = endpoint[..<colon].dropFirst("tcp://".count)
+        let port = endpoint[endpoint.index(after: colon)...]
+        guard port == "*" || UInt16(port) != nil else { return false }
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
+    }
+
+    private static func bad(_ origin: String, _ text: String, _ allowed: String) -> QTasksError {
+        QTasksError(.badConfiguration, "\(origin) is '\(text)'; it takes \(allowed)")
+    }
+}

@@ -1,0 +1,397 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What the Broker proposes, by the table of recovery.md, chapter 4: a change holds only if the task
+// is as the proposal expects it; else the answer is what holds now.
+
+package import QTasksModel
+import QTasksWire
+
+extension StorageState {
+    /// A message of the Broker's current session.
+    ///
+    /// Releases in it are only taken note of: read what lies in the PULL socket first, then call
+    /// ``decideReleases(now:log:)``, so that a result that arrived before its worker's death counts (H26).
+    package mutating func brokerMessage(
+        _ bytes: UnsafeRawBufferPointer,
+        now: Now,
+        log: some TaskLog
+    ) {
+        guard failure == nil, isServing else { return }
+        var reader = WireReader(bytes)
+        do {
+            switch try MessageHeader.read(from: &reader).command {
+            case .propose:
+                while !reader.isAtEnd, failure == nil {
+                    decide(try Proposal(from: &reader), now: now, log: log)
+                }
+            case .stopStorage: outbox.shallStop = true
+            default: throw WireError.invalid(field: "command")
+            }
+        } catch {
+            countMalformed("from the Broker", error)
+        }
+    }
+
+    /// Whether releases wait for ``decideReleases(now:log:)``.
+    package var hasReleases: Bool { !releases.isEmpty }
+
+    /// Decides the releases that were proposed.
+    package mutating func decideReleases(now: Now, log: some TaskLog) {
+        let proposed = releases
+        releases.removeAll(keepingCapacity: true)
+        for release in proposed { decide(release, now: now, log: log) }
+    }
+
+    /// Whether proposals wait for room in the log.
+    package var awaitsSpace: Bool { !deferred.isEmpty }
+
+    /// The log may have room again: decides what waited for it.
+    package mutating func spaceMayBeBack(now: Now, log: some TaskLog) {
+        let waiting = deferred
+        deferred = []
+        for proposal in waiting {
+            switch proposal {
+            case .lease(let number, let id, let lease, let worker, let synced):
+                decideLease(number, id, lease, worker, synced, now: now, log: log)
+            case .release(let release): decide(release, now: now, log: log)
+            }
+        }
+    }
+
+    private mutating func decide(
+        _ proposal: Proposal,
+        now: Now,
+        log: some TaskLog
+    ) {
+        switch proposal {
+        case .add(let number, let isWatched, let lease, let worker, let envelope):
+            let first = FirstLease(lease: lease, worker: worker)
+            decideAdd(number, envelope, first, isWatched, now: now, log: log)
+        case .lease(let number, let id, let lease, let worker, let synced):
+            decideLease(number, id, lease, worker, synced, now: now, log: log)
+        case .release(let number, let holding, let cause, let isShared, let counts):
+            releases.append(
+                Release(
+                    number: number,
+                    holding: holding,
+                    cause: cause,
+                    isShared: isShared,
+                    counts: counts
+                )
+            )
+        case .watch(let id): watch(id, log: log)
+        case .read(let number, let id): read(number, id, log: log)
+        case .worker(let id, let process): learn(id, process, now: now, log: log)
+        case .count(let number): tellCounts(number)
+        }
+    }
+
+    // MARK: ADD
+
+    /// The lease that an add brings with it, `none` where no slot was free.
+    private struct FirstLease {
+        var lease: Lease
+        var worker: WorkerID
+    }
+
+    private mutating func decideAdd(
+        _ number: UInt64,
+        _ bytes: UnsafeRawBufferPointer,
+        _ first: FirstLease,
+        _ isWatched: Bool,
+        now: Now,
+        log: some TaskLog
+    ) {
+        let envelope: Envelope
+        let options: EnvelopeOptions
+        do {
+            envelope = try Envelope(bytes)
+            options = try EnvelopeOptions(envelope.options)
+        } catch {
+            return refuse(number, .malformed, "the envelope: \(error)")
+        }
+        if let known = tasks.index.number(of: envelope.id) {
+            return answerRepeat(number, envelope, known, log: log)
+        }
+        if let refusal = refusal(of: envelope, options) {
+            return say(.refused(number: number, refusal))
+        }
+        guard !log.isShortOfSpace else { return refuseForSpace(number) }
+        guard let task = append(envelope, options, now: now, number: number, log: log) else {
+            return
+        }
+        if isWatched { tasks.setWatched(true, task) }
+        if first.lease != .none, tasks.index[task].status == .new {
+            _ = append(first.lease, of: envelope.id, to: first.worker, now: now, log: log)
+        }
+        let entry = tasks.index[task]
+        // what this turn's records were stamped with
+        let addedAt = tasks.latest
+        let verdict = PendingVerdict.added(
+            number: number,
+            sequence: entry.sequence,
+            leased: entry.status == .process,
+            due: entry.due,
+            addedAt: addedAt
+        )
+        tellOnceWritten(verdict, entry.lastSequence, log: log)
+        trace("new task saved", entry.id, "broker")
+    }
+
+    /// The same again (P1): it is acknowledged no earlier than the first one.
+    private mutating func answerRepeat(
+        _ number: UInt64,
+        _ envelope: Envelope,
+        _ task: TaskIndex.Number,
+        log: some TaskLog
+    ) {
+        guard tasks.index[task].contentCRC == TaskFold.contentCRC(envelope) else {
+            return refuse(
+                number,
+                .conflict,
+                "task \(envelope.id) is there already, with another content: use a new ID"
+            )
+        }
+        tellOnceWritten(.exists(number: number, task), tasks.index[task].sequence, log: log)
+    }
+
+    /// What would make a record that nobody can write or read again.
+    private func refusal(of envelope: Envelope, _ options: EnvelopeOptions) -> Refusal? {
+        guard TaskName.isValid(envelope.name) else {
+            return Refusal(.badName, "the task's name isn't 1 to 255 bytes of plain UTF-8")
+        }
+        guard envelope.queue.isEmpty || TaskName.isValid(envelope.queue) else {
+            return Refusal(.badName, "the queue's name isn't 1 to 255 bytes of plain UTF-8")
+        }
+        guard options.headers.allSatisfy({ !$0.name.isEmpty }) else {
+            return Refusal(.badOption, "a header has no name: it takes 1 to 255 bytes")
+        }
+        return nil
+    }
+
+    private mutating func append(
+        _ envelope: Envelope,
+        _ options: EnvelopeOptions,
+        now: Now,
+        number: UInt64,
+        log: some TaskLog
+    ) -> TaskIndex.Number? {
+        let add = StoredAdd(
+            addedAt: tasks.stamp(now),
+            durability: options.durability ?? settings.config.durability,
+            due: due(of: options.start, now: now),
+            envelope: envelope.bytes
+        )
+        head.removeAll()
+        add.writeHead(to: &head)
+        switch append(.add, body: envelope.bytes, log: log) {
+        case .appended(let place):
+            counters.adds += 1
+            tasks.now = now
+            if add.durability == .synced { needsSync = true }
+            return tasks.apply(add, envelope: envelope, at: place)
+        case .noSpace: refuseForSpace(number)
+        case .tooLong: refuse(number, .payloadTooLarge, "the log takes no record that long")
+        case .failed: break
+        }
+        return nil
+    }
+
+    private func due(of start: TaskSubmission.Start, now: Now) -> StoredDue? {
+        switch start {
+        case .now: return nil
+        case .after(let milliseconds): return due(after: milliseconds, now: now)
+        case .at(let moment):
+            guard moment > now.wall else { return nil }
+            return StoredDue(wall: moment, boot: 0, bootID: settings.bootID)
+        }
+    }
+
+    /// A wait of that length from now; what no clock can hold is cut.
+    func due(after milliseconds: UInt64, now: Now) -> StoredDue {
+        let longest = UInt64(Int64.max) / 4
+        let wait = milliseconds > longest / 1_000_000 ? longest : milliseconds * 1_000_000
+        let wall = now.wall.nanoseconds.addingReportingOverflow(Int64(wait))
+        return StoredDue(
+            wall: Timestamp(nanoseconds: wall.overflow ? .max : wall.partialValue),
+            boot: max(1, now.monotonic &+ wait),
+            bootID: settings.bootID
+        )
+    }
+
+    private mutating func refuse(_ number: UInt64, _ code: RefusalCode, _ message: String) {
+        say(.refused(number: number, Refusal(code, message)))
+    }
+
+    private mutating func refuseForSpace(_ number: UInt64) {
+        refuse(
+            number,
+            .storageUnavailable,
+            "the disk under '\(settings.directory)' is full: free some space there, "
+                + "then new tasks are taken again"
+        )
+    }
+
+    // MARK: LEASE
+
+    private mutating func decideLease(
+        _ number: UInt64,
+        _ id: TaskID,
+        _ lease: Lease,
+        _ worker: WorkerID,
+        _ synced: Bool,
+        now: Now,
+        log: some TaskLog
+    ) {
+        guard let task = tasks.index.number(of: id) else {
+            return say(.stale(number: number, status: nil))
+        }
+        let entry = tasks.index[task]
+        guard lease != .none,
+            entry.status == .new || entry.status == .scheduled && entry.due <= now.monotonic
+        else {
+            return say(.stale(number: number, status: entry.status))
+        }
+        switch append(lease, of: id, to: worker, now: now, log: log) {
+        case .appended(let place):
+            let verdict = PendingVerdict.leased(number: number, task, lease)
+            tell(verdict, place.sequence, once: synced ? .synced : .written, log: log)
+            trace("lease", id, "worker \(worker)")
+        case .noSpace:
+            deferred.append(.lease(number: number, id, lease, worker, synced: synced))
+        case .tooLong: preconditionFailure("a lease's record is shorter than any limit")
+        case .failed: break
+        }
+    }
+
+    private mutating func append(
+        _ lease: Lease,
+        of id: TaskID,
+        to worker: WorkerID,
+        now: Now,
+        log: some TaskLog
+    ) -> Appended {
+        let stored = StoredLease(at: tasks.stamp(now), id: id, lease: lease, worker: worker)
+        head.removeAll()
+        stored.writeHead(to: &head)
+        let appended = append(.lease, log: log)
+        if case .appended(let place) = appended {
+            counters.leases += 1
+            tasks.apply(stored, at: place)
+        }
+        return appended
+    }
+
+    // MARK: RELEASE
+
+    private mutating func decide(
+        _ release: Release,
+        now: Now,
+        log: some TaskLog
+    ) {
+        guard failure == nil else { return }
+        guard let task = tasks.index.number(of: release.holding.id) else {
+            let verdict = PendingVerdict.released(
+                number: release.number,
+                release.holding,
+                status: nil,
+                isSuspect: false
+            )
+            return tell(verdict, log: log)
+        }
+        let entry = tasks.index[task]
+        guard entry.status == .process, entry.lease == release.holding.lease else {
+            // after the word of the result that ended it, if that is still untold
+            let verdict = PendingVerdict.released(
+                number: release.number,
+                release.holding,
+                status: entry.status,
+                isSuspect: entry.isSuspect
+            )
+            return tell(verdict, entry.lastSequence, once: entry.durability, log: log)
+        }
+        let isCounted = release.cause == .death && release.counts
+        let isDead = isCounted && entry.deaths + 1 >= maxDeliveries(of: entry, log: log)
+        let stored = StoredRelease(
+            at: tasks.stamp(now),
+            holding: release.holding,
+            cause: release.cause,
+            status: isDead ? .dead : .new,
+            isSuspect: entry.isSuspect || release.isShared,
+            isCounted: isCounted
+        )
+        head.removeAll()
+        stored.writeHead(to: &head)
+        switch append(.release, log: log) {
+        case .appended(let place):
+            counters.releases += 1
+            tasks.apply(stored, at: place)
+            let verdict = PendingVerdict.released(
+                number: release.number,
+                release.holding,
+                status: stored.status,
+                isSuspect: stored.isSuspect
+            )
+            tellOnceWritten(verdict, place.sequence, log: log)
+            if isDead, entry.isWatched {
+                tell(.final(task), place.sequence, once: entry.durability, log: log)
+            }
+            trace("released", entry.id, "\(release.cause)")
+        case .noSpace: deferred.append(.release(release))
+        case .tooLong: preconditionFailure("a release's record is shorter than any limit")
+        case .failed: break
+        }
+    }
+
+    // MARK: The rest
+
+    private mutating func watch(_ id: TaskID, log: some TaskLog) {
+        guard let task = tasks.index.number(of: id) else {
+            return say(.final(id: id, record: UnsafeRawBufferPointer(start: nil, count: 0)))
+        }
+        let entry = tasks.index[task]
+        if entry.status.isFinal {
+            tell(.final(task), entry.lastSequence, once: entry.durability, log: log)
+        } else {
+            tasks.setWatched(true, task)
+        }
+    }
+
+    private mutating func read(
+        _ number: UInt64,
+        _ id: TaskID,
+        log: some TaskLog
+    ) {
+        guard let task = tasks.index.number(of: id) else {
+            let none = UnsafeRawBufferPointer(start: nil, count: 0)
+            return say(.record(number: number, record: none))
+        }
+        let entry = tasks.index[task]
+        let verdict = PendingVerdict.record(number: number, task)
+        if entry.status.isFinal {
+            tell(verdict, entry.lastSequence, once: entry.durability, log: log)
+        } else {
+            tellOnceWritten(verdict, entry.lastSequence, log: log)
+        }
+    }
+
+    private mutating func learn(
+        _ id: WorkerID,
+        _ process: WorkerProcess,
+        now: Now,
+        log: some TaskLog
+    ) {
+        guard tasks.workers.process(of: id) != process else { return }
+        let stored = StoredWorker(at: tasks.stamp(now), id: id, process: process)
+        head.removeAll()
+        stored.writeHead(to: &head)
+        // without room it stays unknown: a later Storage then takes its leases back
+        if case .appended = append(.worker, log: log) { tasks.apply(stored) }
+    }
+
+    private mutating func tellCounts(_ number: UInt64) {
+        var counts = WireWriter()
+        tasks.lanes.writeCounts(to: &counts)
+        counts.bytes.withUnsafeBytes { say(.counts(number: number, bytes: $0)) }
+    }
+}

@@ -1,0 +1,108 @@
+// Part of QTasks. License: see LICENSE.
+//
+// Answers whose time has come, put into words with what holds at that moment.
+
+import QTasksModel
+import QTasksWire
+
+extension StorageState {
+    mutating func tell(_ verdict: PendingVerdict, log: some TaskLog) {
+        switch verdict {
+        case .added(let number, let sequence, let leased, let due, let addedAt):
+            say(
+                .added(
+                    number: number,
+                    sequence: sequence,
+                    leased: leased,
+                    due: due,
+                    addedAt: addedAt
+                )
+            )
+        case .exists(let number, let task):
+            let entry = tasks.index[task]
+            say(.exists(number: number, sequence: entry.sequence, status: entry.status))
+        case .leased(let number, let task, let lease): tellLeased(number, task, lease, log: log)
+        case .released(let number, let holding, let status, let isSuspect):
+            say(
+                .released(number: number, holding: holding, status: status, isSuspect: isSuspect)
+            )
+        case .finished(let task, let lease, let worker):
+            tellFinished(task, lease, worker, log: log)
+        case .record(let number, let task):
+            assembleRecord(of: task, log: log)
+            assembly.record.bytes.withUnsafeBytes { say(.record(number: number, record: $0)) }
+        case .final(let task):
+            tasks.setWatched(false, task)
+            assembleRecord(of: task, log: log)
+            let id = tasks.index[task].id
+            assembly.record.bytes.withUnsafeBytes { say(.final(id: id, record: $0)) }
+        }
+    }
+
+    private mutating func tellLeased(
+        _ number: UInt64,
+        _ task: TaskIndex.Number,
+        _ lease: Lease,
+        log: some TaskLog
+    ) {
+        guard isServing else { return }
+        let entry = tasks.index[task]
+        // moved out and back: two holders of the bytes would make the first write copy them
+        var target = WireWriter(reserving: 0)
+        swap(&target, &verdicts)
+        do {
+            let isWhole = try recent.withRecord(at: entry.added, or: log) { bytes in
+                var reader = WireReader(bytes)
+                guard let add = try? StoredAdd(from: &reader) else { return false }
+                let leased = LeasedTask(
+                    lease: lease,
+                    attempt: entry.attempt,
+                    failures: entry.failures,
+                    epoch: entry.epoch,
+                    isSuspect: entry.isSuspect,
+                    addedAt: add.addedAt
+                )
+                Verdict.leased(number: number, leased, envelope: add.envelope).write(to: &target)
+                return true
+            }
+            swap(&target, &verdicts)
+            if isWhole { return sendIfLong() }
+            reportUnreadable(entry, WireError.invalid(field: "record"))
+        } catch {
+            swap(&target, &verdicts)
+            reportUnreadable(entry, error)
+        }
+        // nobody can run it; it stays as it is until somebody has mended the store
+        say(.stale(number: number, status: nil))
+    }
+
+    private mutating func tellFinished(
+        _ task: TaskIndex.Number,
+        _ lease: Lease,
+        _ worker: WorkerID,
+        log: some TaskLog
+    ) {
+        guard isServing else { return }
+        let entry = tasks.index[task]
+        let endsWait = entry.isWatched && entry.status.isFinal
+        if endsWait {
+            tasks.setWatched(false, task)
+            assembleRecord(of: task, log: log)
+        }
+        // a task that went on since then (only a repeat can be told that late) isn't scheduled anew
+        let status = entry.lease == lease ? entry.status : nil
+        let due = status == .scheduled ? entry.due : 0
+        assembly.record.bytes.withUnsafeBytes { record in
+            say(
+                .finished(
+                    holding: Holding(id: entry.id, lease: lease),
+                    worker: worker,
+                    verdict: .committed,
+                    status: status,
+                    due: due,
+                    record: endsWait ? record : UnsafeRawBufferPointer(rebasing: record[..<0])
+                )
+            )
+        }
+    }
+}

@@ -1,0 +1,259 @@
+// Part of QTasks. License: see LICENSE.
+
+package import AppendLog
+package import QTasksModel
+package import QTasksWire
+
+/// What Storage decides: which change of a task holds, and when anybody may hear of it.
+///
+/// Events are methods; a change that holds is appended to the log and goes through the same fold as
+/// a record that is replayed. What is to be said is left in ``StorageOutbox``, taken by ``flush()``
+/// once a turn. No sockets, clocks, threads; the log is lent for each event.
+///
+/// One rule holds for all answers: nothing is told before what it says is as durable as it has to
+/// be. Answers wait in order in two queues, one for each watermark.
+package struct StorageState {
+    /// What is fixed while Storage runs.
+    package struct Settings: Sendable {
+        package var config: QueueConfig
+        /// The store's directory, for people.
+        package var directory: String
+        /// This boot of the host.
+        package var bootID: TaskID
+        package var pid: Int32
+        /// See ``TaskIndex/init(seed:)``.
+        package var seed: UInt64
+
+        package init(
+            config: QueueConfig,
+            directory: String,
+            bootID: TaskID,
+            pid: Int32,
+            seed: UInt64
+        ) {
+            self.config = config
+            self.directory = directory
+            self.bootID = bootID
+            self.pid = pid
+            self.seed = seed
+        }
+    }
+
+    /// A proposal that found no room in the log and is decided again once there is some.
+    enum Deferred {
+        case lease(number: UInt64, TaskID, Lease, WorkerID, synced: Bool)
+        case release(Release)
+    }
+
+    /// A release as it was proposed.
+    struct Release {
+        var number: UInt64
+        var holding: Holding
+        var cause: ReleaseCause
+        var isShared: Bool
+        var counts: Bool
+    }
+
+    let settings: Settings
+    package internal(set) var tasks: TaskFold
+    package internal(set) var counters = StorageCounters()
+
+    /// Whether ``StorageOutbox/arrows`` are wanted: only while somebody logs at debug.
+    package var isTracing = false
+
+    /// Why the log can't be used any more: nothing is decided from then on.
+    package internal(set) var failure: String?
+
+    var outbox = StorageOutbox()
+    var verdicts = Self.emptyVerdicts
+    /// A Broker has a session: somebody hears the verdicts.
+    var isServing = false
+
+    var written: UInt64 = 0
+    var durable: UInt64 = 0
+    var toldDurable: UInt64 = 0
+    /// The newest record's sequence.
+    package internal(set) var last: UInt64 = 0
+    /// Something waits for the newest records to be durable.
+    var needsSync = false
+
+    var awaitingWritten = PendingVerdicts()
+    var awaitingDurable = PendingVerdicts()
+    var releases: [Release] = []
+    var deferred: [Deferred] = []
+
+    // Used again and again, so that a record costs no allocation.
+    var head = WireWriter()
+    var assembly = RecordAssembly()
+    var recent = RecentRecords()
+
+    /// A store without tasks; `now` is the time of the opening.
+    package init(settings: Settings, now: Now) {
+        self.settings = settings
+        tasks = TaskFold(opened: now, bootID: settings.bootID, seed: settings.seed)
+    }
+
+    // MARK: Opening
+
+    /// One record of the log, at opening.
+    ///
+    /// - Throws: Where its bytes are not what its kind has; it is then left out.
+    package mutating func replay(
+        kind: UInt8,
+        payload: UnsafeRawBufferPointer,
+        at place: StoredPlace
+    ) throws(WireError) {
+        last = max(last, place.sequence)
+        try tasks.replay(kind: kind, payload: payload, at: place)
+    }
+
+    // MARK: Watermarks
+
+    /// The log has got further: what waited for that is told.
+    package mutating func watermarks(
+        _ marks: Watermarks,
+        log: some TaskLog
+    ) {
+        guard failure == nil else { return }
+        written = max(written, marks.written)
+        durable = max(durable, marks.durable)
+        while let verdict = awaitingWritten.next(upTo: written) { tell(verdict, log: log) }
+        while let verdict = awaitingDurable.next(upTo: durable) { tell(verdict, log: log) }
+    }
+
+    // MARK: The end of a turn
+
+    /// Hands out what this turn wants done, all verdicts in one message where they fit.
+    package mutating func flush() -> StorageOutbox {
+        if isServing, verdicts.count > Self.verdictsHeadBytes || durable > toldDurable {
+            sendVerdicts()
+        }
+        defer { outbox = StorageOutbox() }
+        return outbox
+    }
+
+    /// Whether what was appended has to become durable as soon as it can; asked once before each
+    /// submit.
+    package mutating func takeSyncWish() -> Bool {
+        defer { needsSync = false }
+        return needsSync
+    }
+
+    /// The Broker's session is over; the next probe begins another.
+    package mutating func brokerGone() {
+        isServing = false
+        verdicts = Self.emptyVerdicts
+    }
+
+    /// The log has failed: the Broker is told, and nothing is decided any more.
+    package mutating func fail(_ reason: String) {
+        guard failure == nil else { return }
+        failure = reason
+        notice("log failed", reason, isWarning: true)
+        verdicts = Self.emptyVerdicts
+        guard isServing else { return }
+        var message = WireWriter(.storageFailed)
+        message.text(reason)
+        outbox.toBroker.append(message.bytes)
+        isServing = false
+    }
+
+    /// Whether anything that was decided is still untold.
+    package var isAwaitingLog: Bool { !awaitingWritten.isEmpty || !awaitingDurable.isEmpty }
+}
+
+// MARK: - What the parts share
+
+extension StorageState {
+    /// The longest message before another is begun, in bytes.
+    private static var verdictBytesMax: Int { 4 << 20 }
+
+    /// What a message without items has: its header and the watermarks.
+    private static var verdictsHeadBytes: Int { MessageHeader.byteCount + 16 }
+
+    static var emptyVerdicts: WireWriter {
+        var writer = WireWriter(.verdicts, reserving: 4096)
+        writer.integer(UInt64(0))
+        writer.integer(UInt64(0))
+        return writer
+    }
+
+    /// Tells the Broker something, with this turn's message.
+    mutating func say(_ verdict: Verdict) {
+        guard isServing else { return }
+        verdict.write(to: &verdicts)
+        sendIfLong()
+    }
+
+    /// Closes the message where it has grown too long to be kept for the end of the turn.
+    mutating func sendIfLong() {
+        if verdicts.count > Self.verdictBytesMax { sendVerdicts() }
+    }
+
+    private mutating func sendVerdicts() {
+        verdicts.patch(written, at: MessageHeader.byteCount)
+        verdicts.patch(durable, at: MessageHeader.byteCount + 8)
+        toldDurable = durable
+        outbox.toBroker.append(verdicts.bytes)
+        verdicts = Self.emptyVerdicts
+    }
+
+    mutating func notice(_ event: String, _ message: String, isWarning: Bool = false) {
+        outbox.notices.append(.init(isWarning: isWarning, event: event, message: message))
+    }
+
+    mutating func trace(_ event: String, _ task: TaskID, _ peer: @autoclosure () -> String) {
+        if isTracing { outbox.arrows.append(.init(event: event, task: task, peer: peer())) }
+    }
+
+    /// Counts what came malformed, and says so now and then: nobody can be answered.
+    mutating func countMalformed(_ what: String, _ error: any Error) {
+        counters.malformed += 1
+        if counters.malformed.nonzeroBitCount == 1 {
+            notice(
+                "malformed message",
+                "\(what): \(error); dropped (\(counters.malformed) so far)",
+                isWarning: true
+            )
+        }
+    }
+
+    /// Takes the answer where what it says is written already, else keeps it until it is.
+    mutating func tellOnceWritten(
+        _ verdict: PendingVerdict,
+        _ sequence: UInt64,
+        log: some TaskLog
+    ) {
+        if sequence <= written {
+            tell(verdict, log: log)
+        } else {
+            awaitingWritten.append(verdict, from: last)
+        }
+    }
+
+    /// The same for what has to be as durable as a task asked.
+    mutating func tell(
+        _ verdict: PendingVerdict,
+        _ sequence: UInt64,
+        once durability: Durability,
+        log: some TaskLog
+    ) {
+        switch durability {
+        case .written: tellOnceWritten(verdict, sequence, log: log)
+        case .synced:
+            if sequence <= durable {
+                tell(verdict, log: log)
+            } else {
+                awaitingDurable.append(verdict, from: last)
+                needsSync = true
+            }
+        }
+    }
+}
+
+extension WireWriter {
+    fileprivate mutating func patch(_ value: UInt64, at place: Int) {
+        patch(UInt32(truncatingIfNeeded: value), at: place)
+        patch(UInt32(truncatingIfNeeded: value >> 32), at: place + 4)
+    }
+}

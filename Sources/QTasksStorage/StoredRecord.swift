@@ -1,0 +1,305 @@
+// Part of QTasks. License: see LICENSE.
+//
+// The records of Storage's log. Their bytes are part of the store's format: a layout never changes,
+// a number is never used again. Numbers are little endian, IDs as their bytes stand; moments are
+// nanoseconds since 1970.
+
+package import QTasksModel
+package import QTasksWire
+
+/// What a record of the log tells.
+///
+/// Kept for later: 7 cancel, 8 requeue, 9 evidence of a worker's end, 10 checkpoint, 11 copy.
+package enum StoredKind: UInt8, Sendable {
+    /// A task was added.
+    case add = 1
+    /// It was given to a worker.
+    case lease = 2
+    /// An attempt ended by its worker's word.
+    case finish = 3
+    /// A lease ended without it.
+    case release = 4
+    /// A result came under a lease that no longer held; nothing changed by it.
+    case stale = 5
+    /// Who a worker is.
+    case worker = 6
+}
+
+/// When a task may be leased, told so that neither a step of the wall clock nor a restart of the
+/// host moves it more than it must (32 bytes).
+///
+/// ```
+///  offset  bytes  field
+///       0      8  on the wall clock
+///       8      8  on CLOCK_BOOTTIME, in nanoseconds; 0: the wall clock alone counts
+///      16     16  the boot that the second is of
+/// ```
+package struct StoredDue: Sendable, Equatable {
+    package var wall: Timestamp
+    package var boot: UInt64
+    package var bootID: TaskID
+
+    package init(wall: Timestamp, boot: UInt64, bootID: TaskID) {
+        self.wall = wall
+        self.boot = boot
+        self.bootID = bootID
+    }
+
+    /// The same moment on this boot's clock, never 0.
+    func monotonic(at now: Now, bootID current: TaskID) -> UInt64 {
+        if boot != 0, bootID == current { return boot }
+        let wait = wall.nanoseconds.subtractingReportingOverflow(now.wall.nanoseconds)
+        let left = wait.overflow ? Int64.max : max(0, wait.partialValue)
+        return max(1, now.monotonic &+ UInt64(left))
+    }
+
+    func write(to writer: inout WireWriter) {
+        writer.integer(wall.nanoseconds)
+        writer.integer(boot)
+        writer.id(bootID)
+    }
+
+    init(from reader: inout WireReader) throws(WireError) {
+        wall = Timestamp(nanoseconds: try reader.integer("due"))
+        boot = try reader.integer("due since boot")
+        bootID = try reader.id("boot ID")
+    }
+}
+
+/// `ADD`: a task came.
+///
+/// ```
+///  offset  bytes  field
+///       0      8  added
+///       8      1  flags: bit 0 delayed, bit 1 `written` is durable enough
+///       9     32  due, where delayed
+///       +         envelope, as it came
+/// ```
+package struct StoredAdd {
+    package var addedAt: Timestamp
+    package var durability: Durability
+    package var due: StoredDue?
+    package var envelope: UnsafeRawBufferPointer
+
+    func writeHead(to writer: inout WireWriter) {
+        writer.integer(addedAt.nanoseconds)
+        writer.u8((due == nil ? 0 : 1) | (durability == .written ? 2 : 0))
+        due?.write(to: &writer)
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        addedAt = Timestamp(nanoseconds: try reader.integer("added"))
+        let flags = try reader.u8("flags")
+        durability = flags & 2 != 0 ? .written : .synced
+        due = flags & 1 != 0 ? try StoredDue(from: &reader) : nil
+        envelope = reader.rest()
+    }
+
+    init(
+        addedAt: Timestamp,
+        durability: Durability,
+        due: StoredDue?,
+        envelope: UnsafeRawBufferPointer
+    ) {
+        self.addedAt = addedAt
+        self.durability = durability
+        self.due = due
+        self.envelope = envelope
+    }
+}
+
+/// `LEASE`: at (8), task ID (16), lease (8), worker ID (16).
+package struct StoredLease {
+    package var at: Timestamp
+    package var id: TaskID
+    package var lease: Lease
+    package var worker: WorkerID
+
+    func writeHead(to writer: inout WireWriter) {
+        writer.integer(at.nanoseconds)
+        writer.id(id)
+        writer.integer(lease.rawValue)
+        writer.worker(worker)
+    }
+
+    init(at: Timestamp, id: TaskID, lease: Lease, worker: WorkerID) {
+        self.at = at
+        self.id = id
+        self.lease = lease
+        self.worker = worker
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        at = Timestamp(nanoseconds: try reader.integer("at"))
+        id = try reader.id("task ID")
+        lease = try reader.lease("lease")
+        worker = try reader.worker("worker")
+    }
+}
+
+/// `FINISH`: an attempt ended.
+///
+/// ```
+///  offset  bytes  field
+///       0      8  at
+///       8      1  resulting status; `scheduled` for a retry
+///       9     16  worker ID
+///      25     32  due, where scheduled
+///       +         the worker's result entry, as it came: it has task and lease
+/// ```
+package struct StoredFinish {
+    package var at: Timestamp
+    package var status: TaskStatus
+    package var worker: WorkerID
+    package var due: StoredDue?
+    package var result: ResultView
+
+    func writeHead(to writer: inout WireWriter) {
+        writer.integer(at.nanoseconds)
+        writer.u8(status.code)
+        writer.worker(worker)
+        due?.write(to: &writer)
+    }
+
+    init(
+        at: Timestamp,
+        status: TaskStatus,
+        worker: WorkerID,
+        due: StoredDue?,
+        result: ResultView
+    ) {
+        self.at = at
+        self.status = status
+        self.worker = worker
+        self.due = due
+        self.result = result
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        at = Timestamp(nanoseconds: try reader.integer("at"))
+        status = try reader.storedStatus()
+        worker = try reader.worker("worker")
+        due = status == .scheduled ? try StoredDue(from: &reader) : nil
+        result = try ResultView(from: &reader)
+        guard reader.isAtEnd else { throw .invalid(field: "result byte count") }
+    }
+}
+
+/// `RELEASE`: at (8), task ID (16), lease (8), cause (1), resulting status (1), flags (1: bit 0 suspect,
+/// bit 1 counted as a death).
+package struct StoredRelease {
+    package var at: Timestamp
+    package var holding: Holding
+    package var cause: ReleaseCause
+    package var status: TaskStatus
+    package var isSuspect: Bool
+    package var isCounted: Bool
+
+    func writeHead(to writer: inout WireWriter) {
+        writer.integer(at.nanoseconds)
+        holding.write(to: &writer)
+        writer.u8(cause.rawValue)
+        writer.u8(status.code)
+        writer.u8((isSuspect ? 1 : 0) | (isCounted ? 2 : 0))
+    }
+
+    init(
+        at: Timestamp,
+        holding: Holding,
+        cause: ReleaseCause,
+        status: TaskStatus,
+        isSuspect: Bool,
+        isCounted: Bool
+    ) {
+        self.at = at
+        self.holding = holding
+        self.cause = cause
+        self.status = status
+        self.isSuspect = isSuspect
+        self.isCounted = isCounted
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        at = Timestamp(nanoseconds: try reader.integer("at"))
+        holding = try Holding(from: &reader)
+        guard let cause = ReleaseCause(rawValue: try reader.u8("cause")) else {
+            throw .invalid(field: "cause")
+        }
+        self.cause = cause
+        status = try reader.storedStatus()
+        let flags = try reader.u8("flags")
+        isSuspect = flags & 1 != 0
+        isCounted = flags & 2 != 0
+    }
+}
+
+/// `STALE`: at (8), worker ID (16), task ID (16), lease (8), began (8), ended (8), kind of outcome (1).
+///
+/// The result itself is not kept: nobody may act on it, and it may be large.
+package struct StoredStale {
+    package var at: Timestamp
+    package var worker: WorkerID
+    package var holding: Holding
+    package var startedAt: Timestamp
+    package var finishedAt: Timestamp
+    package var outcomeKind: UInt8
+
+    func writeHead(to writer: inout WireWriter) {
+        writer.integer(at.nanoseconds)
+        writer.worker(worker)
+        holding.write(to: &writer)
+        writer.integer(startedAt.nanoseconds)
+        writer.integer(finishedAt.nanoseconds)
+        writer.u8(outcomeKind)
+    }
+
+    init(at: Timestamp, worker: WorkerID, result: ResultView) {
+        self.at = at
+        self.worker = worker
+        holding = Holding(id: result.id, lease: result.lease)
+        startedAt = result.startedAt
+        finishedAt = result.finishedAt
+        outcomeKind = result.outcome.first ?? 0
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        at = Timestamp(nanoseconds: try reader.integer("at"))
+        worker = try reader.worker("worker")
+        holding = try Holding(from: &reader)
+        startedAt = Timestamp(nanoseconds: try reader.integer("start"))
+        finishedAt = Timestamp(nanoseconds: try reader.integer("end"))
+        outcomeKind = try reader.u8("outcome")
+    }
+}
+
+/// `WORKER`: at (8), worker ID (16), process (28).
+package struct StoredWorker {
+    package var at: Timestamp
+    package var id: WorkerID
+    package var process: WorkerProcess
+
+    func writeHead(to writer: inout WireWriter) {
+        writer.integer(at.nanoseconds)
+        writer.worker(id)
+        process.write(to: &writer)
+    }
+
+    init(at: Timestamp, id: WorkerID, process: WorkerProcess) {
+        self.at = at
+        self.id = id
+        self.process = process
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        at = Timestamp(nanoseconds: try reader.integer("at"))
+        id = try reader.worker("worker")
+        process = try WorkerProcess(from: &reader)
+    }
+}
+
+extension WireReader {
+    fileprivate mutating func storedStatus() throws(WireError) -> TaskStatus {
+        guard let status = try status() else { throw .invalid(field: "status") }
+        return status
+    }
+}

@@ -1,0 +1,77 @@
+// Part of QTasks. License: see LICENSE.
+
+package import AppendLog
+
+/// What an append gave: the record's number in the log and its place.
+package struct StoredPlace: Hashable, Sendable {
+    package var sequence: UInt64
+    package var position: RecordPosition
+
+    package init(sequence: UInt64, position: RecordPosition) {
+        self.sequence = sequence
+        self.position = position
+    }
+}
+
+extension RecordPosition {
+    /// Stands for "no record": segments count from 1.
+    package static let none = RecordPosition(segment: 0, offset: 0)
+}
+
+/// The log as Storage's core needs it, so that tests can put theirs in its place.
+package protocol TaskLog: AnyObject {
+    /// Which opening of the store this is.
+    var incarnation: UInt32 { get }
+
+    /// Whether new tasks have to be refused: the disk is full, and what is left of the log's room is
+    /// kept for what becomes of the tasks that are there already.
+    var isShortOfSpace: Bool { get }
+
+    /// Takes one record; it is on its way to the disk after the next submit.
+    ///
+    /// - Parameters:
+    ///   - kind: What it tells.
+    ///   - head: Its first bytes.
+    ///   - body: What follows them.
+    /// - Returns: The record's number and place.
+    /// - Throws: ``AppendLogError/outOfSpace(bytes:preparedBytesLeft:)`` and
+    ///   ``AppendLogError/payloadTooLarge(bytes:limit:)`` for this record alone; any other error means
+    ///   that the log has failed for good. Nothing was appended.
+    func append(
+        kind: StoredKind,
+        head: [UInt8],
+        body: UnsafeRawBufferPointer
+    ) throws(AppendLogError) -> StoredPlace
+
+    /// Lends a record's bytes, head and body, for the time of the call; `body` must not call the log.
+    ///
+    /// - Throws: Where the record cannot be read or is damaged.
+    func withRecord<Result>(
+        at position: RecordPosition,
+        _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result
+}
+
+extension Log: TaskLog {
+    package var isShortOfSpace: Bool { !hasRoom }
+
+    package func append(
+        kind: StoredKind,
+        head: [UInt8],
+        body: UnsafeRawBufferPointer
+    ) throws(AppendLogError) -> StoredPlace {
+        let bytes = head.count + body.count
+        let (sequence, position) = try append(kind: kind.rawValue, payloadBytes: bytes) { target in
+            head.withUnsafeBytes { target.copyMemory(from: $0) }
+            UnsafeMutableRawBufferPointer(rebasing: target[head.count...]).copyMemory(from: body)
+        }
+        return StoredPlace(sequence: sequence, position: position)
+    }
+
+    package func withRecord<Result>(
+        at position: RecordPosition,
+        _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result {
+        try withPayload(at: position, body)
+    }
+}

@@ -1,0 +1,413 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What the Broker proposes to Storage and what Storage answers. Inside the system: both ends are
+// always of one build, so this may change with any release.
+
+package import QTasksModel
+
+/// Why a lease is given back without a result.
+package enum ReleaseCause: UInt8, Sendable {
+    /// The worker's process ended.
+    case death = 1
+    /// The worker lives and does not hold the lease: it never arrived.
+    case notHeld = 2
+    /// The worker doesn't know the task's name, or is on its way out.
+    case handedBack = 3
+    /// The system is stopping.
+    case drain = 4
+    /// The worker is gone since before this Broker began, or the host was restarted.
+    case goneBefore = 5
+}
+
+/// One item of `PROPOSE`: a kind (1 byte), then the case's fields.
+package enum Proposal {
+    /// Storage answers `added`, `exists` or `refused`.
+    case add(number: UInt64, isWatched: Bool, lease: Lease, worker: WorkerID, envelope: UnsafeRawBufferPointer)
+    /// Storage answers `leased` or `stale`; `synced`: only once the lease is durable.
+    case lease(number: UInt64, id: TaskID, lease: Lease, worker: WorkerID, synced: Bool)
+    /// Storage answers `released`. `isShared`: more than one task was in that process.
+    case release(number: UInt64, holding: Holding, cause: ReleaseCause, isShared: Bool, counts: Bool)
+    /// Storage answers `final` once the task has ended, or at once if there is none.
+    case watch(id: TaskID)
+    /// Storage answers `record`.
+    case read(number: UInt64, id: TaskID)
+    /// Who a worker is; told before its first lease.
+    case worker(id: WorkerID, process: WorkerProcess)
+    /// Storage answers `counts`.
+    case count(number: UInt64)
+
+    package func write(to writer: inout WireWriter) {
+        switch self {
+        case .add(let number, let isWatched, let lease, let worker, let envelope):
+            writer.u8(1)
+            writer.integer(number)
+            writer.u8(isWatched ? 1 : 0)
+            writer.integer(lease.rawValue)
+            writer.worker(worker)
+            writer.raw(envelope)
+        case .lease(let number, let id, let lease, let worker, let synced):
+            writer.u8(2)
+            writer.integer(number)
+            writer.id(id)
+            writer.integer(lease.rawValue)
+            writer.worker(worker)
+            writer.u8(synced ? 1 : 0)
+        case .release(let number, let holding, let cause, let isShared, let counts):
+            writer.u8(3)
+            writer.integer(number)
+            holding.write(to: &writer)
+            writer.u8(cause.rawValue)
+            writer.u8((isShared ? 1 : 0) | (counts ? 2 : 0))
+        case .watch(let id):
+            writer.u8(4)
+            writer.id(id)
+        case .read(let number, let id):
+            writer.u8(5)
+            writer.integer(number)
+            writer.id(id)
+        case .worker(let id, let process):
+            writer.u8(6)
+            writer.worker(id)
+            process.write(to: &writer)
+        case .count(let number):
+            writer.u8(7)
+            writer.integer(number)
+        }
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        switch try reader.u8("proposal") {
+        case 1:
+            let number = try reader.integer("number", as: UInt64.self)
+            let flags = try reader.u8("flags")
+            let lease = try reader.lease("lease")
+            let worker = try reader.worker("worker")
+            let envelope = try Envelope(from: &reader)
+            self = .add(
+                number: number, isWatched: flags & 1 != 0, lease: lease, worker: worker,
+                envelope: envelope.bytes)
+        case 2:
+            self = .lease(
+                number: try reader.integer("number"), id: try reader.id("id"),
+                lease: try reader.lease("lease"), worker: try reader.worker("worker"),
+                synced: try reader.u8("flags") & 1 != 0)
+        case 3:
+            let number = try reader.integer("number", as: UInt64.self)
+            let holding = try Holding(from: &reader)
+            guard let cause = ReleaseCause(rawValue: try reader.u8("cause")) else {
+                throw WireError.invalid(field: "cause")
+            }
+            let flags = try reader.u8("flags")
+            self = .release(
+                number: number, holding: holding, cause: cause, isShared: flags & 1 != 0,
+                counts: flags & 2 != 0)
+        case 4: self = .watch(id: try reader.id("id"))
+        case 5: self = .read(number: try reader.integer("number"), id: try reader.id("id"))
+        case 6:
+            self = .worker(
+                id: try reader.worker("worker"), process: try WorkerProcess(from: &reader))
+        case 7: self = .count(number: try reader.integer("number"))
+        default: throw .invalid(field: "proposal")
+        }
+    }
+}
+
+/// Where a task stands in line: what the Broker has to know of each unfinished task.
+package struct Placement: Sendable, Hashable {
+    package var id: TaskID
+    package var sequence: UInt64
+    package var priority: Int16
+    /// It was in a process that died with several tasks in it: it runs alone next.
+    package var isSuspect: Bool
+    package var name: String
+    package var queue: String
+
+    package init(
+        id: TaskID,
+        sequence: UInt64,
+        priority: Int16,
+        isSuspect: Bool,
+        name: String,
+        queue: String
+    ) {
+        self.id = id
+        self.sequence = sequence
+        self.priority = priority
+        self.isSuspect = isSuspect
+        self.name = name
+        self.queue = queue
+    }
+
+    package func write(to writer: inout WireWriter) {
+        writer.id(id)
+        writer.integer(sequence)
+        writer.integer(priority)
+        writer.u8(isSuspect ? 1 : 0)
+        writer.u8(UInt8(name.utf8.count))
+        writer.u8(UInt8(queue.utf8.count))
+        writer.raw(name.utf8)
+        writer.raw(queue.utf8)
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        id = try reader.id("task ID")
+        sequence = try reader.integer("sequence")
+        priority = try reader.integer("priority")
+        isSuspect = try reader.u8("flags") & 1 != 0
+        let nameBytes = Int(try reader.u8("name byte count"))
+        let queueBytes = Int(try reader.u8("queue byte count"))
+        name = try reader.text(nameBytes, "name")
+        queue = try reader.text(queueBytes, "queue")
+    }
+}
+
+/// One item of `SNAPSHOT`, which tells a Broker every unfinished task.
+package enum SnapshotItem: Sendable, Equatable {
+    case queued(Placement)
+    /// `due`: nanoseconds of `CLOCK_BOOTTIME`.
+    case scheduled(Placement, due: UInt64)
+    case running(Placement, lease: Lease, worker: WorkerID)
+    case worker(id: WorkerID, process: WorkerProcess)
+    /// Nothing follows.
+    case end
+
+    package func write(to writer: inout WireWriter) {
+        switch self {
+        case .queued(let placement):
+            writer.u8(1)
+            placement.write(to: &writer)
+        case .scheduled(let placement, let due):
+            writer.u8(2)
+            placement.write(to: &writer)
+            writer.integer(due)
+        case .running(let placement, let lease, let worker):
+            writer.u8(3)
+            placement.write(to: &writer)
+            writer.integer(lease.rawValue)
+            writer.worker(worker)
+        case .worker(let id, let process):
+            writer.u8(4)
+            writer.worker(id)
+            process.write(to: &writer)
+        case .end:
+            writer.u8(5)
+        }
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        switch try reader.u8("item") {
+        case 1: self = .queued(try Placement(from: &reader))
+        case 2:
+            self = .scheduled(try Placement(from: &reader), due: try reader.integer("due"))
+        case 3:
+            self = .running(
+                try Placement(from: &reader), lease: try reader.lease("lease"),
+                worker: try reader.worker("worker"))
+        case 4:
+            self = .worker(
+                id: try reader.worker("worker"), process: try WorkerProcess(from: &reader))
+        case 5: self = .end
+        default: throw .invalid(field: "item")
+        }
+    }
+}
+
+/// `OPENED`: Storage is there: incarnation (4), its pid (4), GlobalConfig's pid (4; 0: not yet).
+package struct Opened: Sendable, Equatable {
+    package var incarnation: UInt32
+    package var pid: Int32
+    package var globalConfigPid: Int32
+
+    package init(incarnation: UInt32, pid: Int32, globalConfigPid: Int32) {
+        self.incarnation = incarnation
+        self.pid = pid
+        self.globalConfigPid = globalConfigPid
+    }
+
+    package func encoded() -> [UInt8] {
+        var writer = WireWriter(.opened)
+        writer.integer(incarnation)
+        writer.integer(pid)
+        writer.integer(globalConfigPid)
+        return writer.bytes
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        incarnation = try reader.integer("incarnation")
+        pid = try reader.integer("pid")
+        globalConfigPid = try reader.integer("GlobalConfig pid")
+    }
+}
+
+/// How Storage answers a worker's result.
+package enum ResultVerdict: UInt8, Sendable {
+    /// It is in the log, as durable as its task asked; or was already.
+    case committed = 0
+    /// The lease is no longer the task's.
+    case stale = 1
+    /// There is no such task.
+    case gone = 2
+}
+
+/// One item of `VERDICTS` (which begins with the watermarks: written and durable, 8 each).
+package enum Verdict {
+    /// `due`: nanoseconds of `CLOCK_BOOTTIME` for a delayed add, else 0. `leased`: with the lease that
+    /// was proposed.
+    case added(number: UInt64, sequence: UInt64, leased: Bool, due: UInt64, addedAt: Timestamp)
+    case exists(number: UInt64, sequence: UInt64, status: TaskStatus)
+    case refused(number: UInt64, Refusal)
+    case leased(number: UInt64, LeasedTask, envelope: UnsafeRawBufferPointer)
+    case stale(number: UInt64, status: TaskStatus?)
+    /// What holds now: `new`, `dead`, or whatever it was already.
+    case released(number: UInt64, holding: Holding, status: TaskStatus?, isSuspect: Bool)
+    /// An attempt's end, for the worker that sent it. `record` is empty unless it is watched and final.
+    case finished(
+        holding: Holding, worker: WorkerID, verdict: ResultVerdict, status: TaskStatus?, due: UInt64,
+        record: UnsafeRawBufferPointer)
+    /// `record` is empty: there is no such task.
+    case record(number: UInt64, record: UnsafeRawBufferPointer)
+    /// The end of a watched task; `record` is empty: there is no such task.
+    case final(id: TaskID, record: UnsafeRawBufferPointer)
+    /// Tasks by name and status, see ``TaskCounts``.
+    case counts(number: UInt64, bytes: UnsafeRawBufferPointer)
+
+    package func write(to writer: inout WireWriter) {
+        switch self {
+        case .added(let number, let sequence, let leased, let due, let addedAt):
+            writer.u8(1)
+            writer.integer(number)
+            writer.integer(sequence)
+            writer.u8(leased ? 1 : 0)
+            writer.integer(due)
+            writer.integer(addedAt.nanoseconds)
+        case .exists(let number, let sequence, let status):
+            writer.u8(2)
+            writer.integer(number)
+            writer.integer(sequence)
+            writer.u8(status.code)
+        case .refused(let number, let refusal):
+            writer.u8(3)
+            writer.integer(number)
+            writer.u8(refusal.code.rawValue)
+            writer.text(refusal.message)
+        case .leased(let number, let task, let envelope):
+            writer.u8(4)
+            writer.integer(number)
+            task.write(envelope: envelope, to: &writer)
+        case .stale(let number, let status):
+            writer.u8(5)
+            writer.integer(number)
+            writer.u8(status?.code ?? 0)
+        case .released(let number, let holding, let status, let isSuspect):
+            writer.u8(6)
+            writer.integer(number)
+            holding.write(to: &writer)
+            writer.u8(status?.code ?? 0)
+            writer.u8(isSuspect ? 1 : 0)
+        case .finished(let holding, let worker, let verdict, let status, let due, let record):
+            writer.u8(7)
+            holding.write(to: &writer)
+            writer.worker(worker)
+            writer.u8(verdict.rawValue)
+            writer.u8(status?.code ?? 0)
+            writer.integer(due)
+            writer.counted(record)
+        case .record(let number, let record):
+            writer.u8(8)
+            writer.integer(number)
+            writer.counted(record)
+        case .final(let id, let record):
+            writer.u8(9)
+            writer.id(id)
+            writer.counted(record)
+        case .counts(let number, let bytes):
+            writer.u8(10)
+            writer.integer(number)
+            writer.counted(bytes)
+        }
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        switch try reader.u8("verdict") {
+        case 1:
+            self = .added(
+                number: try reader.integer("number"), sequence: try reader.integer("sequence"),
+                leased: try reader.u8("flags") & 1 != 0, due: try reader.integer("due"),
+                addedAt: Timestamp(nanoseconds: try reader.integer("added")))
+        case 2:
+            let number = try reader.integer("number", as: UInt64.self)
+            let sequence = try reader.integer("sequence", as: UInt64.self)
+            guard let status = try reader.status() else { throw WireError.invalid(field: "status") }
+            self = .exists(number: number, sequence: sequence, status: status)
+        case 3:
+            let number = try reader.integer("number", as: UInt64.self)
+            guard let code = RefusalCode(rawValue: try reader.u8("code")) else {
+                throw WireError.invalid(field: "code")
+            }
+            self = .refused(number: number, Refusal(code, try reader.text("message")))
+        case 4:
+            let number = try reader.integer("number", as: UInt64.self)
+            let task = try LeasedTask(from: &reader)
+            self = .leased(number: number, task, envelope: try Envelope(from: &reader).bytes)
+        case 5: self = .stale(number: try reader.integer("number"), status: try reader.status())
+        case 6:
+            self = .released(
+                number: try reader.integer("number"), holding: try Holding(from: &reader),
+                status: try reader.status(), isSuspect: try reader.u8("flags") & 1 != 0)
+        case 7:
+            let holding = try Holding(from: &reader)
+            let worker = try reader.worker("worker")
+            guard let verdict = ResultVerdict(rawValue: try reader.u8("verdict")) else {
+                throw WireError.invalid(field: "verdict")
+            }
+            self = .finished(
+                holding: holding, worker: worker, verdict: verdict, status: try reader.status(),
+                due: try reader.integer("due"), record: try reader.counted("record"))
+        case 8:
+            self = .record(
+                number: try reader.integer("number"), record: try reader.counted("record"))
+        case 9: self = .final(id: try reader.id("id"), record: try reader.counted("record"))
+        case 10:
+            self = .counts(
+                number: try reader.integer("number"), bytes: try reader.counted("counts"))
+        default: throw .invalid(field: "verdict")
+        }
+    }
+}
+
+extension WireReader {
+    /// A status by its number; 0 for none.
+    package mutating func status() throws(WireError) -> TaskStatus? {
+        let code = try u8("status")
+        guard code != 0 else { return nil }
+        guard let status = TaskStatus(code: code) else { throw .invalid(field: "status") }
+        return status
+    }
+}
+
+/// How many tasks of one name are in each status.
+package struct TaskCounts: Sendable, Equatable {
+    package var name: String
+    package var queue: String
+    /// By ``TaskStatus/code`` - 1.
+    package var byStatus: [UInt64]
+
+    package init(name: String, queue: String, byStatus: [UInt64]) {
+        self.name = name
+        self.queue = queue
+        self.byStatus = byStatus
+    }
+
+    package func write(to writer: inout WireWriter) {
+        writer.text(name)
+        writer.text(queue)
+        for count in byStatus { writer.integer(count) }
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        name = try reader.text("name")
+        queue = try reader.text("queue")
+        byStatus = []
+        for _ in TaskStatus.allCases { byStatus.append(try reader.integer("count")) }
+    }
+}

@@ -1,0 +1,80 @@
+// Part of QTasks. License: see LICENSE.
+
+/// Bytes of a message or record, written from left to right. Numbers are little endian.
+package struct WireWriter: Sendable {
+    /// What was written so far.
+    package private(set) var bytes: [UInt8]
+
+    package init(reserving capacity: Int = 256) {
+        bytes = []
+        bytes.reserveCapacity(capacity)
+    }
+
+    package var count: Int { bytes.count }
+
+    @inline(__always)
+    package mutating func u8(_ value: UInt8) {
+        bytes.append(value)
+    }
+
+    @inline(__always)
+    package mutating func integer(_ value: some FixedWidthInteger) {
+        withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+    }
+
+    /// A number that is known only later: returns the place for ``patch(_:at:)``.
+    package mutating func reserveU32() -> Int {
+        integer(UInt32(0))
+        return bytes.count - 4
+    }
+
+    package mutating func patch(_ value: UInt32, at place: Int) {
+        for index in 0..<4 {
+            bytes[place + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index)))
+        }
+    }
+
+    package mutating func raw(_ value: UnsafeRawBufferPointer) {
+        bytes.append(contentsOf: value)
+    }
+
+    package mutating func raw(_ value: [UInt8]) {
+        bytes.append(contentsOf: value)
+    }
+
+    package mutating func raw(_ value: String.UTF8View) {
+        bytes.append(contentsOf: value)
+    }
+
+    /// Bytes behind their count (4 bytes).
+    package mutating func counted(_ value: [UInt8]) {
+        integer(UInt32(value.count))
+        bytes.append(contentsOf: value)
+    }
+
+    /// Bytes behind their count (4 bytes).
+    package mutating func counted(_ value: UnsafeRawBufferPointer) {
+        integer(UInt32(value.count))
+        bytes.append(contentsOf: value)
+    }
+
+    /// Text in UTF-8 behind its count of bytes (2 bytes); what is over 65,535 bytes is cut off at a
+    /// character.
+    package mutating func text(_ value: String) {
+        var value = value
+        while value.utf8.count > Int(UInt16.max) { value = String(value.prefix(value.count / 2)) }
+        integer(UInt16(value.utf8.count))
+        bytes.append(contentsOf: value.utf8)
+    }
+
+    package mutating func removeAll() {
+        bytes.removeAll(keepingCapacity: true)
+    }
+
+    /// Hands the bytes over and begins anew.
+    package mutating func take() -> [UInt8] {
+        let taken = bytes
+        bytes = []
+        return taken
+    }
+}

@@ -1,0 +1,272 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What workers, the Starter and the Broker say to each other (recovery.md, chapter 4).
+
+package import QTasksModel
+
+/// A task that is somewhere, and the lease under which.
+package struct Holding: Hashable, Sendable {
+    package var id: TaskID
+    package var lease: Lease
+
+    package init(id: TaskID, lease: Lease) {
+        self.id = id
+        self.lease = lease
+    }
+
+    package func write(to writer: inout WireWriter) {
+        writer.id(id)
+        writer.integer(lease.rawValue)
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        id = try reader.id("task ID")
+        lease = try reader.lease("lease")
+    }
+}
+
+extension WireWriter {
+    /// A count (4 bytes) and that many holdings.
+    package mutating func holdings(_ holdings: some Collection<Holding>) {
+        integer(UInt32(holdings.count))
+        for holding in holdings { holding.write(to: &self) }
+    }
+}
+
+extension WireReader {
+    package mutating func holdings(_ field: StaticString) throws(WireError) -> [Holding] {
+        let count = Int(try integer(field, as: UInt32.self))
+        guard count <= left / 24 else { throw .truncated(field: field) }
+        var holdings: [Holding] = []
+        holdings.reserveCapacity(count)
+        for _ in 0..<count { holdings.append(try Holding(from: &self)) }
+        return holdings
+    }
+}
+
+/// Which process a worker is, so that another life of its pid isn't taken for it.
+package struct WorkerProcess: Hashable, Sendable {
+    package var pid: Int32
+    /// In clock ticks since boot (`/proc/PID/stat`, field 22).
+    package var startTime: UInt64
+    /// The host's boot (`/proc/sys/kernel/random/boot_id`).
+    package var bootID: TaskID
+
+    package init(pid: Int32, startTime: UInt64, bootID: TaskID) {
+        self.pid = pid
+        self.startTime = startTime
+        self.bootID = bootID
+    }
+
+    package func write(to writer: inout WireWriter) {
+        writer.integer(pid)
+        writer.integer(startTime)
+        writer.id(bootID)
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        pid = try reader.integer("pid")
+        startTime = try reader.integer("start time")
+        bootID = try reader.id("boot ID")
+    }
+}
+
+/// `HELLO`: a worker's whole state, the first thing it says in a session.
+///
+/// worker ID (16), process (28), parent's pid (4), slots (4), window (8), names (count 2, then each
+/// behind its count of bytes, 1), running and done (holdings).
+package struct Hello: Sendable, Equatable {
+    package var worker: WorkerID
+    package var process: WorkerProcess
+    package var parentPid: Int32
+    /// Tasks that it runs at once.
+    package var slots: UInt32
+    /// How many tasks it is ready to have been sent in this session, see ``CreditMessage``.
+    package var window: UInt64
+    /// The task names that it can run.
+    package var names: [String]
+    /// Leases that it runs or is about to run.
+    package var running: [Holding]
+    /// Leases whose result it has not heard to be committed.
+    package var done: [Holding]
+
+    package init(
+        worker: WorkerID,
+        process: WorkerProcess,
+        parentPid: Int32,
+        slots: UInt32,
+        window: UInt64,
+        names: [String],
+        running: [Holding],
+        done: [Holding]
+    ) {
+        self.worker = worker
+        self.process = process
+        self.parentPid = parentPid
+        self.slots = slots
+        self.window = window
+        self.names = names
+        self.running = running
+        self.done = done
+    }
+
+    package func encoded() -> [UInt8] {
+        var writer = WireWriter(.hello)
+        writer.worker(worker)
+        process.write(to: &writer)
+        writer.integer(parentPid)
+        writer.integer(slots)
+        writer.integer(window)
+        writer.integer(UInt16(names.count))
+        for name in names {
+            writer.u8(UInt8(name.utf8.count))
+            writer.raw(name.utf8)
+        }
+        writer.holdings(running)
+        writer.holdings(done)
+        return writer.bytes
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        worker = try reader.worker("worker ID")
+        process = try WorkerProcess(from: &reader)
+        parentPid = try reader.integer("parent")
+        slots = try reader.integer("slots")
+        window = try reader.integer("window")
+        let count = try reader.integer("names", as: UInt16.self)
+        names = []
+        for _ in 0..<count {
+            let bytes = Int(try reader.u8("name byte count"))
+            names.append(try reader.text(bytes, "name"))
+        }
+        running = try reader.holdings("running")
+        done = try reader.holdings("done")
+    }
+}
+
+/// `CREDIT`: the window (8): how many tasks in all the worker is ready to have been sent since its
+/// `HELLO`. It only grows, so a repeated or late message changes nothing.
+package struct CreditMessage {
+    package static func encoded(window: UInt64) -> [UInt8] {
+        var writer = WireWriter(.credit)
+        writer.integer(window)
+        return writer.bytes
+    }
+
+    package static func read(from reader: inout WireReader) throws(WireError) -> UInt64 {
+        try reader.integer("window")
+    }
+}
+
+/// `RECONCILED`: for each lease of a `HELLO` what becomes of it: lease (8), verdict (1).
+package enum ReconcileVerdict: UInt8, Sendable {
+    /// Go on running it.
+    case keep = 1
+    /// Its result is committed: forget it.
+    case acknowledged = 2
+    /// Send its result once more.
+    case sendAgain = 3
+    /// The lease is no longer valid: stop, and forget the result.
+    case abandon = 4
+}
+
+/// A task on its way to a worker: lease (8), attempt (4), failures (4), epoch (2), flags (1: bit 0
+/// suspect), reserved (1), added (8, nanoseconds since 1970), envelope.
+package struct LeasedTask: Sendable, Equatable {
+    package var lease: Lease
+    package var attempt: UInt32
+    package var failures: UInt32
+    package var epoch: UInt16
+    package var isSuspect: Bool
+    package var addedAt: Timestamp
+
+    package init(
+        lease: Lease,
+        attempt: UInt32,
+        failures: UInt32,
+        epoch: UInt16,
+        isSuspect: Bool,
+        addedAt: Timestamp
+    ) {
+        self.lease = lease
+        self.attempt = attempt
+        self.failures = failures
+        self.epoch = epoch
+        self.isSuspect = isSuspect
+        self.addedAt = addedAt
+    }
+
+    package func write(envelope: UnsafeRawBufferPointer, to writer: inout WireWriter) {
+        writer.integer(lease.rawValue)
+        writer.integer(attempt)
+        writer.integer(failures)
+        writer.integer(epoch)
+        writer.u8(isSuspect ? 1 : 0)
+        writer.u8(0)
+        writer.integer(addedAt.nanoseconds)
+        writer.raw(envelope)
+    }
+
+    /// Reads what stands before the envelope.
+    package init(from reader: inout WireReader) throws(WireError) {
+        lease = try reader.lease("lease")
+        attempt = try reader.integer("attempt")
+        failures = try reader.integer("failures")
+        epoch = try reader.integer("epoch")
+        isSuspect = try reader.u8("flags") & 1 != 0
+        _ = try reader.u8("reserved")
+        addedAt = Timestamp(nanoseconds: try reader.integer("added"))
+    }
+}
+
+/// `EXIT`: the Starter tells how a child ended: pid (4), start time (8), kind (1: 0 exit code, 1 signal),
+/// code or signal (4), most memory (8, bytes), user and system time (8 each, microseconds).
+package struct ExitMessage: Sendable, Equatable {
+    package var pid: Int32
+    package var startTime: UInt64
+    package var wasSignal: Bool
+    package var code: Int32
+    package var maxResidentBytes: UInt64
+    package var userMicroseconds: UInt64
+    package var systemMicroseconds: UInt64
+
+    package init(
+        pid: Int32,
+        startTime: UInt64,
+        wasSignal: Bool,
+        code: Int32,
+        maxResidentBytes: UInt64,
+        userMicroseconds: UInt64,
+        systemMicroseconds: UInt64
+    ) {
+        self.pid = pid
+        self.startTime = startTime
+        self.wasSignal = wasSignal
+        self.code = code
+        self.maxResidentBytes = maxResidentBytes
+        self.userMicroseconds = userMicroseconds
+        self.systemMicroseconds = systemMicroseconds
+    }
+
+    package func encoded() -> [UInt8] {
+        var writer = WireWriter(.exit)
+        writer.integer(pid)
+        writer.integer(startTime)
+        writer.u8(wasSignal ? 1 : 0)
+        writer.integer(code)
+        writer.integer(maxResidentBytes)
+        writer.integer(userMicroseconds)
+        writer.integer(systemMicroseconds)
+        return writer.bytes
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        pid = try reader.integer("pid")
+        startTime = try reader.integer("start time")
+        wasSignal = try reader.u8("kind") == 1
+        code = try reader.integer("code")
+        maxResidentBytes = try reader.integer("memory")
+        userMicroseconds = try reader.integer("user time")
+        systemMicroseconds = try reader.integer("system time")
+    }
+}

@@ -1,0 +1,145 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What each message of the Broker does to a worker.
+
+import QTasksModel
+import QTasksWire
+
+extension WorkerState {
+    mutating func receive(
+        _ command: Command,
+        _ reader: inout WireReader,
+        now: Now
+    ) throws(WireError) {
+        switch command {
+        case .welcome: welcome(try Welcome(from: &reader))
+        case .reconciled: try reconciled(&reader, now: now)
+        case .work: try work(&reader, now: now)
+        case .softCancel: try softCancel(&reader)
+        case .notice:
+            _ = try reader.integer("incarnation", as: UInt32.self)
+            resendsAll = true
+        case .retire: leave()
+        case .error: note(.refusedByBroker(try ErrorMessage.read(from: &reader)))
+        case .add, .get, .cancel, .ping, .inspect, .added, .records, .pong, .inspected, .hello,
+            .credit, .handBack, .goodbye, .results, .starterHello, .exit, .drain, .stop, .ready,
+            .drained, .propose, .stopStorage, .opened, .snapshot, .verdicts, .storageFailed,
+            .storageStopped, .globalConfigStarted, .configSet, .configGet, .configSnapshot,
+            .configStop, .configDone, .configValues, .configUpdate, .configHead:
+            throw .invalid(field: "command")
+        }
+    }
+
+    /// A new session: whatever the older one counted or was told is void.
+    private mutating func welcome(_ welcome: Welcome) {
+        session = .welcomed
+        received = 0
+        announced = 0
+        hasSaidGoodbye = false
+        resultBytesMax = Int(welcome.maxPayload)
+        // HELLO doesn't list them, which says the same.
+        handBacks.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func reconciled(_ reader: inout WireReader, now: Now) throws(WireError) {
+        guard session == .greeted || session == .open else { return }
+        while !reader.isAtEnd {
+            let lease = try reader.lease("lease")
+            guard let verdict = ReconcileVerdict(rawValue: try reader.u8("verdict")) else {
+                throw .invalid(field: "verdict")
+            }
+            switch verdict {
+            case .keep: break
+            case .acknowledged: outbox.remove(lease)
+            case .sendAgain:
+                if let entry = outbox.again(lease, now: now.monotonic) { packer.add(entry) }
+            case .abandon: abandon(lease)
+            }
+        }
+        session = .open
+    }
+
+    private mutating func work(_ reader: inout WireReader, now: Now) throws(WireError) {
+        // Before WELCOME there is nobody who could have sent it to us.
+        guard session != .none else { return }
+        let acknowledged = Int(try reader.integer("acknowledgements", as: UInt32.self))
+        guard acknowledged <= reader.left / 8 else { throw .truncated(field: "acknowledgements") }
+        for _ in 0..<acknowledged { outbox.remove(try reader.lease("acknowledgement")) }
+        while !reader.isAtEnd {
+            let task = try LeasedTask(from: &reader)
+            let envelope = try Envelope(from: &reader)
+            received += 1
+            take(task, envelope, now: now)
+        }
+    }
+
+    private mutating func take(_ task: LeasedTask, _ envelope: Envelope, now: Now) {
+        guard held[task.lease] == nil, !outbox.contains(task.lease) else { return }
+        if isTracing { receivedIDs.append(envelope.id) }
+        guard !isLeaving, let handler = names.number(of: envelope.name) else {
+            if !isLeaving { note(.unknownName(String(decoding: envelope.name, as: UTF8.self))) }
+            handBacks.append(Holding(id: envelope.id, lease: task.lease))
+            return
+        }
+        do {
+            let delivery = try TaskDelivery(task, envelope, handler: handler)
+            held[task.lease] = Held(delivery: delivery)
+            queue.append(delivery)
+            queued += 1
+        } catch {
+            // The Broker doesn't look at options and Storage has taken them: no worker will read
+            // them better, so this is the task's last word.
+            let failure = TaskFailure(type: "BadOption", message: "the task's options: \(error)")
+            save(
+                ResultEntry(
+                    id: envelope.id,
+                    lease: task.lease,
+                    startedAt: now.wall,
+                    finishedAt: now.wall,
+                    outcome: .error(failure)
+                ),
+                now: now
+            )
+        }
+    }
+
+    private mutating func softCancel(_ reader: inout WireReader) throws(WireError) {
+        let count = Int(try reader.integer("leases", as: UInt32.self))
+        guard count <= reader.left / 8 else { throw .truncated(field: "leases") }
+        for _ in 0..<count {
+            let lease = try reader.lease("lease")
+            guard let task = held[lease] else { continue }
+            switch task.phase {
+            case .queued:
+                handBacks.append(task.delivery.holding)
+                unqueue(lease)
+            case .running:
+                held[lease]?.phase = .stopping
+                cancels.append(task.delivery)
+            case .stopping, .over: break
+            }
+        }
+    }
+
+    /// The lease is no longer ours: another's result will count.
+    private mutating func abandon(_ lease: Lease) {
+        outbox.remove(lease)
+        guard let task = held[lease] else { return }
+        note(.abandoned(task.delivery.id))
+        switch task.phase {
+        case .queued: unqueue(lease)
+        case .running, .stopping:
+            forgetLimit(of: task)
+            held[lease]?.phase = .over
+            over += 1
+            cancels.append(task.delivery)
+        case .over: break
+        }
+    }
+
+    /// Its place in the queue is passed over when its turn comes.
+    private mutating func unqueue(_ lease: Lease) {
+        held[lease] = nil
+        queued -= 1
+    }
+}

@@ -1,0 +1,242 @@
+// Part of QTasks. License: see LICENSE.
+
+import Glibc
+import Testing
+
+@testable import AppendLog
+
+/// What opening makes of a store that was damaged.
+@Suite(.timeLimit(.minutes(1)))
+struct `Opening a damaged store` {
+    private static let count = 6
+
+    /// A store of six records in three groups; `isClosed`: by its writer, otherwise idle and killed.
+    private func store(isClosed: Bool, isIdle: Bool = true) throws -> SimulatedDisk {
+        let disk = SimulatedDisk(seed: 3)
+        let log = try Opened(disk, .plain).log
+        for number in 1...Self.count {
+            try log.append(kind: 1, payload: payload(number, bytes: 3 * number))
+            if number % 2 == 0 { try log.flush() }
+        }
+        if isClosed {
+            try log.close()
+        } else {
+            if isIdle { log.noteIdle() }
+            while log.runOneSync() {}
+            disk.endProcess()
+        }
+        return disk
+    }
+
+    /// Opens twice: what is there the first time must be there the second time as well.
+    private func check(
+        _ disk: SimulatedDisk,
+        lostMax: Int,
+        _ what: @autoclosure () -> String
+    ) throws {
+        var first: [UInt64: [UInt8]]?
+        for round in 0..<2 {
+            let opened = try Opened(disk, .plain)
+            var found: [UInt64: [UInt8]] = [:]
+            for entry in opened.entries {
+                if entry.payload != payload(Int(entry.sequence), bytes: 3 * Int(entry.sequence)) {
+                    Issue.record("\(what()), opening \(round): \(entry) isn't what was appended")
+                }
+                found[entry.sequence] = entry.payload
+            }
+            let lost = opened.log.recovery.lost.flatMap { Array($0.sequences) }
+            if Set(found.keys).union(lost) != Set(1...UInt64(Self.count)) || lost.count > lostMax
+                || found.count + lost.count != Self.count
+                || found != first ?? found || opened.log.lastSequence != UInt64(Self.count)
+            {
+                Issue.record("\(what()), opening \(round): found \(found.keys.sorted()), lost \(lost)")
+            }
+            first = found
+            disk.endProcess()
+        }
+    }
+
+    @Test(arguments: [true, false])
+    func `any flipped bit costs one durable record at most, and it is named`(
+        isClosed: Bool
+    ) throws {
+        let disk = try store(isClosed: isClosed)
+        let original = try #require(disk.contents(of: segmentPath(1)))
+        let places = Array(0..<64) + Array(512..<576) + Array(1024..<original.count)
+        for byte in places {
+            for bit in 0..<8 {
+                var damaged = original
+                damaged[byte] ^= 1 << bit
+                let copy = disk.copy()
+                copy.setContents(of: segmentPath(1), to: damaged)
+                try check(copy, lostMax: 1, "bit \(bit) of byte \(byte)")
+            }
+        }
+    }
+
+    @Test func `any flipped byte of a meta page costs nothing`() throws {
+        let disk = try store(isClosed: true)
+        let original = try #require(disk.contents(of: metaPath))
+        let inPage = Array(0..<72) + [2000] + Array(4090..<4096)
+        for byte in inPage + inPage.map({ $0 + 4096 }) {
+            var damaged = original
+            damaged[byte] ^= 0x10
+            let copy = disk.copy()
+            copy.setContents(of: metaPath, to: damaged)
+            try check(copy, lostMax: 0, "meta byte \(byte)")
+        }
+    }
+
+    @Test func `a closed store that was cut anywhere names all that is missing`() throws {
+        let disk = try store(isClosed: true)
+        let original = try #require(disk.contents(of: segmentPath(1)))
+        for length in 0..<original.count {
+            let copy = disk.copy()
+            copy.setContents(of: segmentPath(1), to: Array(original.prefix(length)))
+            try check(copy, lostMax: Self.count, "cut after \(length) bytes")
+        }
+    }
+
+    @Test func `an unfinished write cut anywhere keeps every record before it`() throws {
+        let disk = try store(isClosed: false, isIdle: false)
+        let ends = try Opened(disk.copy(), .plain).entries.map(\.payload.count)
+        #expect(ends.count == Self.count)
+        let original = try #require(disk.contents(of: segmentPath(1)))
+        var positions: [Int] = []
+        var reader = SegmentScan.Positions(original)
+        while let end = reader.next() { positions.append(end) }
+        for length in 1024..<original.count {
+            let copy = disk.copy()
+            copy.setContents(of: segmentPath(1), to: Array(original.prefix(length)))
+            let opened = try Opened(copy, .plain)
+            let whole = positions.count { $0 <= length }
+            if opened.entries.map(\.sequence) != Array(1..<UInt64(whole + 1))
+                || !opened.log.recovery.lost.isEmpty
+            {
+                Issue.record("cut after \(length) bytes: \(opened.entries.map(\.sequence))")
+            }
+            copy.endProcess()
+            // What follows is appended where the tear was, and both are there afterwards.
+            let next = try Opened(copy, .plain).log
+            #expect(try next.append(kind: 1, payload: [1]).sequence == UInt64(whole + 1))
+            try next.close()
+            #expect(try Opened(copy, .plain).entries.count == whole + 1)
+        }
+    }
+
+    @Test func `rot behind an old tear is still told from it`() throws {
+        let disk = try store(isClosed: false, isIdle: false)
+        var bytes = try #require(disk.contents(of: segmentPath(1)))
+        bytes[bytes.count - 1] ^= 1  // the padding: nobody minds
+        bytes[bytes.count - 10] ^= 1  // the last payload, in no meta page or group: a tear
+        disk.setContents(of: segmentPath(1), to: bytes)
+        let opened = try Opened(disk, .plain)
+        #expect(opened.entries.count == Self.count - 1)
+        #expect(opened.log.recovery.lost.isEmpty)
+        for number in 0..<4 {
+            try opened.log.append(kind: 1, payload: payload(number))
+            try opened.log.flush()
+        }
+        disk.endProcess()
+        let again = try Opened(disk, .plain)
+        #expect(again.entries.count == Self.count + 3)
+        #expect(again.log.recovery.lost.isEmpty, "the torn bytes aren't read again")
+    }
+
+    @Test func `a store of a later version is refused and left alone`() throws {
+        let disk = try store(isClosed: true)
+        for name in [metaPath, segmentPath(1)] {
+            let copy = disk.copy()
+            var bytes = try #require(copy.contents(of: name))
+            let size = name == metaPath ? 4096 : 64
+            let step = name == metaPath ? 4096 : 512
+            for start in [0, step] {
+                bytes[start + 8] = 2
+                var page = Array(bytes[start..<start + size])
+                page.withUnsafeMutableBytes {
+                    guard let base = $0.baseAddress else { return }
+                    base.store(UnsafeRawPointer(base).crc32c(size - 4), at: size - 4)
+                }
+                bytes.replaceSubrange(start..<start + size, with: page)
+            }
+            copy.setContents(of: name, to: bytes)
+            let error = AppendLogError.newerFormat(path: name, version: 2, supported: 1)
+            #expect(throws: error) { try Opened(copy, .plain) }
+            #expect(throws: error) { try LogReader(Opened.directory, files: copy) }
+            #expect(copy.contents(of: name) == bytes)
+        }
+    }
+
+    @Test func `without a whole meta page it is refused`() throws {
+        let disk = try store(isClosed: true)
+        var bytes = try #require(disk.contents(of: metaPath))
+        bytes[100] ^= 1
+        bytes[4196] ^= 1
+        disk.setContents(of: metaPath, to: bytes)
+        #expect(throws: AppendLogError.metaUnreadable(path: metaPath)) { try Opened(disk, .plain) }
+        try disk.remove(metaPath)
+        #expect(throws: AppendLogError.metaUnreadable(path: metaPath)) { try Opened(disk, .plain) }
+    }
+
+    @Test func `killed again and again while idle it doesn't grow`() throws {
+        let disk = try store(isClosed: false)
+        for _ in 0..<10 {
+            #expect(try Opened(disk, .plain).entries.count == Self.count)
+            disk.endProcess()
+        }
+        let segments = try disk.list(Opened.directory).filter { $0.hasPrefix("segment-") }
+        #expect(segments.count <= 2, "\(segments)")
+    }
+}
+
+/// A disk on which a sync fails: the kernel then calls the pages clean and reads them from its cache.
+@Suite
+struct `After a failed sync` {
+    @Test(arguments: 0..<50)
+    func `nothing is acknowledged that is not on disk`(seed: UInt64) throws {
+        let disk = SimulatedDisk(seed: seed)
+        let log = try Opened(disk).log
+        for number in 0..<5 { try log.append(kind: 1, payload: payload(number)) }
+        try log.flush()
+        for number in 5..<40 { try log.append(kind: 1, payload: payload(number, bytes: 300)) }
+        disk.failSync(after: 0, errno: EIO)
+        #expect(throws: (any Error).self) { try log.flush() }
+        #expect(log.watermarks().durable == 5)
+        disk.endProcess()
+
+        // The cache still has all of it, with good checksums.
+        let again = try Opened(disk)
+        #expect(again.entries.count == 40)
+        #expect(again.log.watermarks().durable == 40)
+        try again.log.append(kind: 1, payload: payload(40))
+        try again.log.flush()
+        disk.crash(seed: seed)
+        let after = try Opened(disk)
+        #expect(after.entries.count == 41, "seed \(seed)")
+        #expect(after.log.recovery.lost.isEmpty)
+    }
+}
+
+extension SegmentScan {
+    /// Where each record of a plain store's only segment ends.
+    struct Positions {
+        private let bytes: [UInt8]
+        private var offset = SegmentHeader.areaBytes
+
+        init(_ bytes: [UInt8]) {
+            self.bytes = bytes
+        }
+
+        mutating func next() -> Int? {
+            while offset + 24 <= bytes.count {
+                let isGroup = bytes[offset + 1] == 0x47
+                let length = bytes[offset + 4..<offset + 8].reversed().reduce(0) {
+                    $0 << 8 | Int($1)
+                }
+                offset += isGroup ? 24 : RecordHeader.bytesOnDisk(payloadBytes: length)
+                if !isGroup { return offset }
+            }
+            return nil
+        }
+    }
+}

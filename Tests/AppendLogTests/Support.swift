@@ -1,0 +1,77 @@
+// Part of QTasks. License: see LICENSE.
+
+import Glibc
+import Testing
+
+@testable import AppendLog
+
+/// A fresh folder, removed with everything in it when the value goes.
+final class TemporaryDirectory {
+    let path: String
+
+    init() throws {
+        var template = Array("/tmp/appendlog-XXXXXX".utf8CString)
+        path = try template.withUnsafeMutableBufferPointer { buffer in
+            String(cString: try #require(mkdtemp(try #require(buffer.baseAddress))))
+        }
+    }
+
+    deinit {
+        for name in (try? PosixFiles().list(path)) ?? [] { unlink("\(path)/\(name)") }
+        rmdir(path)
+    }
+}
+
+/// A record as the tests remember it.
+struct Entry: Equatable {
+    var sequence: UInt64
+    var payload: [UInt8]
+    var position: RecordPosition
+
+    init(_ view: borrowing RecordView) {
+        sequence = view.sequence
+        payload = [UInt8](view.payload)
+        position = view.position
+    }
+}
+
+/// A log run by hand on a simulated disk, and what it replayed.
+struct Opened {
+    static let directory = "/store"
+
+    let log: Log
+    let entries: [Entry]
+
+    init(
+        _ disk: SimulatedDisk,
+        _ options: LogOptions = .small
+    ) throws(AppendLogError) {
+        var entries: [Entry] = []
+        log = try Log.open(
+            at: Self.directory, options: options, files: disk, driver: .manual,
+            replay: { entries.append(Entry($0)) })
+        self.entries = entries
+    }
+}
+
+extension LogOptions {
+    /// Segments of two pages: a few records fill one.
+    static let small = LogOptions(
+        segmentBytes: 8192, recordBytesMax: 3000, zeroFillAheadBytes: 4096, zeroFillChunkBytes: 1024)
+
+    /// One segment, no preparation.
+    static let plain = LogOptions(
+        segmentBytes: 1 << 20, recordBytesMax: 1 << 16, zeroFillAheadBytes: 0)
+}
+
+/// The path of a segment on the simulated disk.
+func segmentPath(_ index: UInt32) -> String {
+    "\(Opened.directory)/\(LogFormat.segmentName(index))"
+}
+
+let metaPath = "\(Opened.directory)/meta"
+
+/// A payload that tells its number.
+func payload(_ number: Int, bytes: Int = 20) -> [UInt8] {
+    (0..<bytes).map { UInt8(truncatingIfNeeded: number &* 31 &+ $0) }
+}

@@ -1,0 +1,318 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksWire
+import Testing
+import ZeroMQ
+
+@testable import QTasksBroker
+
+/// A Broker's core on a bench: what it says is taken apart, and Storage's part is played by hand, so
+/// that a test can choose what is answered, and when.
+struct BrokerBench {
+    var broker: BrokerState
+    var now = Now(wall: Timestamp(nanoseconds: 1_000), monotonic: 1_000)
+
+    /// What was said since the last look.
+    var proposals: [HeldProposal] = []
+    var toClients: [(session: Session, message: [UInt8])] = []
+    var toWorkers: [(session: Session, message: [UInt8])] = []
+    var deeds: [BrokerOutbox.Deed] = []
+
+    /// The log, as far as numbers go.
+    var sequence: UInt64 = 0
+    var durable: UInt64 = 0
+
+    static let client = Session([1, 1, 1, 1, 1])
+    static let otherClient = Session([1, 1, 1, 1, 2])
+    static let pid: Int32 = 4000
+    static let process = WorkerProcess(pid: 50, startTime: 7, bootID: TaskID(high: 1, low: 1))
+
+    /// A proposal whose bytes outlive the message.
+    enum HeldProposal: Equatable {
+        case add(number: UInt64, id: TaskID, lease: Lease, worker: WorkerID, isWatched: Bool)
+        case lease(number: UInt64, id: TaskID, lease: Lease, worker: WorkerID, synced: Bool)
+        case release(
+            number: UInt64, holding: Holding, cause: ReleaseCause, isShared: Bool, counts: Bool)
+        case watch(TaskID)
+        case read(number: UInt64, id: TaskID)
+        case worker(WorkerID)
+        case count(number: UInt64)
+    }
+
+    init(_ change: (inout QueueConfig) -> Void = { _ in }, opened: Bool = true) throws {
+        var config = QueueConfig()
+        change(&config)
+        broker = BrokerState(
+            settings: .init(config: config, pid: Self.pid, parentPid: 1, home: "/somewhere"))
+        if opened { try open(incarnation: 1, []) }
+    }
+
+    // MARK: Storage's part
+
+    mutating func open(incarnation: UInt32, _ items: [SnapshotItem]) throws {
+        let opened = Opened(incarnation: incarnation, pid: 2, globalConfigPid: 3)
+        try storage(opened.encoded())
+        var snapshot = WireWriter(.snapshot)
+        for item in items + [.end] { item.write(to: &snapshot) }
+        try storage(snapshot.bytes)
+    }
+
+    mutating func storage(_ message: [UInt8]) throws {
+        broker.advance(to: now)
+        try message.withUnsafeBytes { try broker.storageMessage($0) }
+        collect()
+    }
+
+    mutating func verdicts(_ verdicts: Verdict...) throws {
+        var writer = WireWriter(.verdicts)
+        writer.integer(sequence)
+        writer.integer(durable)
+        for verdict in verdicts { verdict.write(to: &writer) }
+        try storage(writer.bytes)
+    }
+
+    /// Takes every add and lease that is proposed, as a Storage that refuses nothing would.
+    mutating func grantAll() throws {
+        let asked = proposals
+        proposals = []
+        for proposal in asked {
+            switch proposal {
+            case .add(let number, _, let lease, _, _):
+                sequence += 1
+                try verdicts(
+                    .added(
+                        number: number, sequence: sequence, leased: lease != .none, due: 0,
+                        addedAt: now.wall))
+            case .lease(let number, let id, let lease, _, _):
+                sequence += 1
+                let task = LeasedTask(
+                    lease: lease, attempt: 1, failures: 0, epoch: 0, isSuspect: false,
+                    addedAt: now.wall)
+                let envelope = try Self.envelope(id: id)
+                try envelope.withUnsafeBytes {
+                    try verdicts(.leased(number: number, task, envelope: $0))
+                }
+            case .release(let number, let holding, _, let isShared, _):
+                sequence += 1
+                try verdicts(
+                    .released(number: number, holding: holding, status: .new, isSuspect: isShared))
+            case .watch, .read, .worker, .count: proposals.append(proposal)
+            }
+        }
+    }
+
+    mutating func makeDurable() throws {
+        durable = sequence
+        try verdicts()
+    }
+
+    mutating func finish(
+        _ holding: Holding,
+        _ worker: WorkerID,
+        status: TaskStatus = .success,
+        due: UInt64 = 0,
+        record: [UInt8] = []
+    ) throws {
+        try record.withUnsafeBytes {
+            try verdicts(
+                .finished(
+                    holding: holding, worker: worker, verdict: .committed, status: status, due: due,
+                    record: $0))
+        }
+    }
+
+    // MARK: Clients' and workers' part
+
+    static func envelope(
+        id: TaskID,
+        name: String = "work",
+        _ change: (inout TaskSubmission) -> Void = { _ in }
+    ) throws -> [UInt8] {
+        var submission = TaskSubmission(id: id, name: name, arguments: Array("{}".utf8))
+        change(&submission)
+        var writer = WireWriter()
+        try submission.write(to: &writer)
+        return writer.bytes
+    }
+
+    /// A client adds one task.
+    @discardableResult
+    mutating func add(
+        _ id: TaskID = TaskID(),
+        name: String = "work",
+        options: RecordOptions = [],
+        from session: Session = Self.client,
+        _ change: (inout TaskSubmission) -> Void = { _ in }
+    ) throws -> TaskID {
+        var message = AddMessage.begin(number: 77, options: options)
+        message.raw(try Self.envelope(id: id, name: name, change))
+        client(message.bytes, from: session)
+        return id
+    }
+
+    mutating func client(_ message: [UInt8], from session: Session = Self.client) {
+        broker.advance(to: now)
+        message.withUnsafeBytes { broker.clientMessage($0, from: session) }
+        collect()
+    }
+
+    /// A worker connects and says hello.
+    @discardableResult
+    mutating func join(
+        _ worker: WorkerID = WorkerID(),
+        session: Session,
+        slots: UInt32 = 10,
+        window: UInt64 = 10,
+        names: [String] = ["work"],
+        running: [Holding] = [],
+        done: [Holding] = []
+    ) -> WorkerID {
+        let hello = Hello(
+            worker: worker, process: Self.process, parentPid: 1, slots: slots, window: window,
+            names: names, running: running, done: done)
+        self.worker(hello.encoded(), from: session)
+        return worker
+    }
+
+    mutating func worker(_ message: [UInt8], from session: Session, peer: PeerProcess? = nil) {
+        broker.advance(to: now)
+        message.withUnsafeBytes {
+            broker.workerMessage(
+                $0, from: session, peer: peer ?? .local(pid: Self.process.pid))
+        }
+        collect()
+    }
+
+    mutating func die(_ worker: WorkerID, wasSeen: Bool = true) {
+        broker.workerDied(worker, wasSeen: wasSeen)
+        collect()
+    }
+
+    mutating func pass(_ nanoseconds: UInt64) {
+        now.monotonic += nanoseconds
+        broker.timer(now: now)
+        collect()
+    }
+
+    // MARK: Looking
+
+    mutating func collect() {
+        let outbox = broker.flush()
+        toClients += outbox.toClients
+        toWorkers += outbox.toWorkers
+        deeds += outbox.deeds
+        for message in outbox.toStorage { message.withUnsafeBytes { read($0) } }
+    }
+
+    private mutating func read(_ message: UnsafeRawBufferPointer) {
+        var reader = WireReader(message)
+        guard let header = try? MessageHeader.read(from: &reader), header.command == .propose
+        else { return }
+        while !reader.isAtEnd {
+            guard let proposal = try? Proposal(from: &reader) else {
+                Issue.record("a proposal that can't be read")
+                return
+            }
+            hold(proposal)
+        }
+    }
+
+    private mutating func hold(_ proposal: Proposal) {
+        switch proposal {
+        case .add(let number, let isWatched, let lease, let worker, let bytes):
+            guard let envelope = try? Envelope(bytes) else { return }
+            proposals.append(
+                .add(
+                    number: number, id: envelope.id, lease: lease, worker: worker,
+                    isWatched: isWatched))
+        case .lease(let number, let id, let lease, let worker, let synced):
+            proposals.append(
+                .lease(number: number, id: id, lease: lease, worker: worker, synced: synced))
+        case .release(let number, let holding, let cause, let isShared, let counts):
+            proposals.append(
+                .release(
+                    number: number, holding: holding, cause: cause, isShared: isShared,
+                    counts: counts))
+        case .watch(let id): proposals.append(.watch(id))
+        case .read(let number, let id): proposals.append(.read(number: number, id: id))
+        case .worker(let id, _): proposals.append(.worker(id))
+        case .count(let number): proposals.append(.count(number: number))
+        }
+    }
+
+    /// The receipts that clients got since the last look.
+    mutating func takeReceipts() throws -> [AddReceipt] {
+        var receipts: [AddReceipt] = []
+        for (_, message) in toClients {
+            try message.withUnsafeBytes { bytes in
+                var reader = WireReader(bytes)
+                guard try MessageHeader.read(from: &reader).command == .added else { return }
+                while !reader.isAtEnd { receipts.append(try AddReceipt(from: &reader)) }
+            }
+        }
+        toClients = []
+        return receipts
+    }
+
+    /// The refusals that clients got as ERROR since the last look.
+    mutating func takeErrors() throws -> [Refusal] {
+        var errors: [Refusal] = []
+        for (_, message) in toClients {
+            try message.withUnsafeBytes { bytes in
+                var reader = WireReader(bytes)
+                guard try MessageHeader.read(from: &reader).command == .error else { return }
+                errors.append(try ErrorMessage.read(from: &reader))
+            }
+        }
+        toClients = []
+        return errors
+    }
+
+    /// The records that clients got since the last look.
+    mutating func takeRecords() throws -> [(id: TaskID, state: RecordReply.State, record: [UInt8])] {
+        var records: [(id: TaskID, state: RecordReply.State, record: [UInt8])] = []
+        for (_, message) in toClients {
+            try message.withUnsafeBytes { bytes in
+                var reader = WireReader(bytes)
+                guard try MessageHeader.read(from: &reader).command == .records else { return }
+                _ = try reader.u8("flags")
+                while !reader.isAtEnd {
+                    let reply = try RecordReply(from: &reader)
+                    records.append((reply.id, reply.state, Array(reply.record)))
+                }
+            }
+        }
+        toClients = []
+        return records
+    }
+
+    /// The tasks sent to workers since the last look, in order.
+    mutating func takeTasks() throws -> [(session: Session, lease: Lease, id: TaskID)] {
+        var tasks: [(session: Session, lease: Lease, id: TaskID)] = []
+        for (session, message) in toWorkers {
+            try message.withUnsafeBytes { bytes in
+                var reader = WireReader(bytes)
+                guard try MessageHeader.read(from: &reader).command == .work else { return }
+                let acks = Int(try reader.integer("acks", as: UInt32.self))
+                for _ in 0..<acks { _ = try reader.lease("ack") }
+                while !reader.isAtEnd {
+                    let task = try LeasedTask(from: &reader)
+                    tasks.append((session, task.lease, try Envelope(from: &reader).id))
+                }
+            }
+        }
+        toWorkers = []
+        return tasks
+    }
+
+    mutating func takeProposals() -> [HeldProposal] {
+        defer { proposals = [] }
+        return proposals
+    }
+
+    /// The commands sent to workers since the last look.
+    func commandsToWorkers() -> [Command] {
+        toWorkers.compactMap { $0.message.count > 3 ? Command(rawValue: $0.message[3]) : nil }
+    }
+}

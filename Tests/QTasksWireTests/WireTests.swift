@@ -1,0 +1,162 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksWire
+import Testing
+
+private func submission() -> TaskSubmission {
+    var submission = TaskSubmission(name: "größe", arguments: Array("{\"a\":1}".utf8))
+    submission.queue = "images"
+    submission.priority = -7
+    submission.contentType = "application/cbor"
+    submission.maxAttempts = 3
+    submission.maxDeliveries = 2
+    submission.timeLimitMilliseconds = 1500
+    submission.start = .after(milliseconds: 250)
+    submission.expires = Timestamp(nanoseconds: 1_700_000_000_000_000_000)
+    submission.key = [1, 2, 3]
+    submission.parent = TaskID()
+    submission.headers = [.init(name: "traceparent", value: "00-ab"), .init(name: "x", value: "")]
+    submission.durability = .written
+    submission.retentionSeconds = 60
+    return submission
+}
+
+@Suite
+struct `An envelope` {
+    @Test func `carries every field of an add`() throws {
+        let submission = submission()
+        var writer = WireWriter()
+        try submission.write(to: &writer)
+        let read = try writer.bytes.withUnsafeBytes { try TaskSubmission(Envelope($0)) }
+        #expect(read == submission)
+    }
+
+    @Test func `of a plain task is the fixed part, the name and the arguments`() throws {
+        let task = TaskSubmission(name: "work", arguments: Array("{}".utf8))
+        var writer = WireWriter()
+        try task.write(to: &writer)
+        #expect(writer.count == 32 + 4 + 2)
+        #expect(try writer.bytes.withUnsafeBytes { try TaskSubmission(Envelope($0)) } == task)
+    }
+
+    @Test func `cut off anywhere is refused`() throws {
+        var writer = WireWriter()
+        try submission().write(to: &writer)
+        for count in 0..<writer.count {
+            #expect(throws: WireError.self, "cut after \(count) bytes") {
+                _ = try Array(writer.bytes.prefix(count)).withUnsafeBytes {
+                    try TaskSubmission(Envelope($0))
+                }
+            }
+        }
+    }
+
+    @Test func `with any bit flipped is another task or refused, never a crash`() throws {
+        var writer = WireWriter()
+        try submission().write(to: &writer)
+        for index in 0..<writer.count {
+            for bit in 0..<8 {
+                var bytes = writer.bytes
+                bytes[index] ^= 1 << UInt8(bit)
+                _ = try? bytes.withUnsafeBytes { try TaskSubmission(Envelope($0)) }
+            }
+        }
+    }
+
+    @Test func `passes over options of a later version unless they matter`() throws {
+        func read(tag: UInt8) throws {
+            var options = WireWriter()
+            options.u8(tag)
+            options.integer(UInt16(1))
+            options.u8(9)
+            _ = try options.bytes.withUnsafeBytes { try EnvelopeOptions($0) }
+        }
+        try read(tag: 200)
+        #expect(throws: WireError.self) { try read(tag: 100) }
+    }
+
+    @Test func `does not take a bad name`() {
+        var writer = WireWriter()
+        #expect(throws: QTasksError.self) {
+            try TaskSubmission(name: "a\u{0}", arguments: []).write(to: &writer)
+        }
+        #expect(writer.count == 0)
+    }
+}
+
+@Suite
+struct `Messages` {
+    @Test func `of another protocol, version or command are told apart`() throws {
+        func refusal(_ bytes: [UInt8]) -> MessageHeader.Refusal? {
+            bytes.withUnsafeBytes { bytes in
+                var reader = WireReader(bytes)
+                do throws(MessageHeader.Refusal) {
+                    _ = try MessageHeader.read(from: &reader)
+                    return nil
+                } catch {
+                    return error
+                }
+            }
+        }
+        let number: [UInt8] = [7, 0, 0, 0, 0, 0, 0, 0]
+        #expect(refusal(Array("QT".utf8) + [1, 4] + number) == nil)
+        #expect(refusal(Array("XY".utf8) + [1, 4] + number) == .malformed)
+        #expect(refusal(Array("QT".utf8)) == .malformed)
+        #expect(
+            refusal(Array("QT".utf8) + [2, 4] + number) == .unsupportedVersion(2, number: 7))
+        #expect(refusal(Array("QT".utf8) + [1, 0xEE] + number) == .unknownCommand(0xEE, number: 7))
+    }
+
+    @Test(arguments: [
+        TaskOutcome.success(result: [1, 2], contentType: nil),
+        .success(result: [], contentType: "text/plain"),
+        .error(TaskFailure(type: "E", message: "m", trace: "t")),
+        .cancel(reason: "enough"),
+        .retry(TaskFailure(type: "E", message: "m"), afterMilliseconds: 5, maxAttempts: 9),
+    ])
+    func `a result says how an attempt ended`(outcome: TaskOutcome) throws {
+        let entry = ResultEntry(
+            id: TaskID(), lease: Lease(incarnation: 3, counter: 4),
+            startedAt: Timestamp(nanoseconds: 5), finishedAt: Timestamp(nanoseconds: 6),
+            outcome: outcome)
+        var writer = WireWriter()
+        entry.write(to: &writer)
+        try writer.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            #expect(try ResultEntry(from: &reader) == entry)
+            #expect(reader.isAtEnd)
+        }
+    }
+
+    @Test func `a record tells all that is known of a task`() throws {
+        var record = TaskRecord(
+            submission: submission(), sequence: 9, status: .error, attempt: 2, failures: 2, deaths: 1,
+            epoch: 1, lease: Lease(incarnation: 1, counter: 2), worker: WorkerID(),
+            addedAt: Timestamp(nanoseconds: 1), notBefore: nil, startedAt: Timestamp(nanoseconds: 2),
+            finishedAt: Timestamp(nanoseconds: 3),
+            outcome: .error(TaskFailure(type: "E", message: "m")))
+        record.isUnroutable = true
+        var writer = WireWriter()
+        record.write(to: &writer)
+        try writer.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            #expect(try TaskRecord(from: &reader) == record)
+        }
+        #expect(JSONCheck.isValid(record.json))
+    }
+
+    @Test func `a hello carries a worker's whole state`() throws {
+        let hello = Hello(
+            worker: WorkerID(),
+            process: WorkerProcess(pid: 5, startTime: 6, bootID: TaskID()), parentPid: 4, slots: 10,
+            window: 12, names: ["a", "größe"],
+            running: [Holding(id: TaskID(), lease: Lease(rawValue: 1))],
+            done: [Holding(id: TaskID(), lease: Lease(rawValue: 2))])
+        try hello.encoded().withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            #expect(try MessageHeader.read(from: &reader).command == .hello)
+            #expect(try Hello(from: &reader) == hello)
+        }
+    }
+}
