@@ -189,5 +189,20 @@ let package = Package(
             dependencies: ["QTasks", "wordcount"],
             swiftSettings: strict
         ),
+        // Real processes: an application whose tasks misbehave, and the tests that start it.
+        .executableTarget(
+            name: "TestTasks",
+            dependencies: ["QTasks"],
+            path: "Tests/TestTasks",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "SystemTests",
+            dependencies: [
+                "QTasks", "QTasksClient", "QTasksModel", "QTasksProcess", "QTasksTool",
+                "QTasksWire", "TestTasks", "ZeroMQ", "wordcount",
+            ],
+            swiftSettings: strict
+        ),
     ]
 )

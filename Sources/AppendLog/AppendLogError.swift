@@ -4,7 +4,8 @@ import Glibc
 
 /// Why the log could not do what it was asked.
 ///
-/// A write that a crash cut short is not here: it was never called durable, and opening cuts it off.
+/// A write that a crash cut short is not here: it was never called durable, and opening cuts it
+/// off.
 public enum AppendLogError: Error, Hashable, Sendable {
     /// A system call failed; `call` is its name and `errno` what it set.
     case system(call: String, path: String, errno: Int32)
@@ -61,13 +62,13 @@ extension AppendLogError: CustomStringConvertible {
         case .corrupt(let path, let offset):
             "\(path): record at byte \(offset) does not match its checksum"
         case .metaUnreadable(let path):
-            "\(path): no whole meta page; restore the file, or salvage the segments into a new store"
+            "\(path): no whole meta page; restore it, or salvage the segments to a new store"
         case .notAStore(let path):
             "\(path): not a store of this program; name another directory"
         case .newerFormat(let path, let version, let supported):
-            "\(path): format version \(version), this program reads up to \(supported); use the newer one"
+            "\(path): format version \(version), read up to \(supported); use the newer program"
         case .locked(let path, let holder):
-            "\(path): process \(holder.map(String.init) ?? "unknown") writes this store; stop it first"
+            "\(path): process \(holder.map { "\($0)" } ?? "unknown") has it; stop it first"
         case .unsuitableFileSystem(let path, let name):
             "\(path): a store can't live on \(name); use a local disk"
         }

@@ -5,7 +5,9 @@ import CLinux
 // Every number on disk is little endian.
 
 extension UnsafeRawPointer {
-    func number<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, as type: T.Type = T.self) -> T {
+    func number<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, as type: T.Type = T.self)
+        -> T
+    {
         T(littleEndian: loadUnaligned(fromByteOffset: offset, as: type))
     }
 

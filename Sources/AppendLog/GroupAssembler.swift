@@ -2,8 +2,9 @@
 
 /// Memory that a group is put together in.
 ///
-/// Unchecked, because: the owner alone fills it before it hands it on, from when it is only read; the
-/// owner takes it back after `written`, published under the board's lock, says the writer is done.
+/// Unchecked, because: the owner alone fills it before it hands it on, from when it is only read;
+/// the owner takes it back after `written`, published under the board's lock, says the writer is
+/// done.
 final class GroupBuffer: @unchecked Sendable {
     private(set) var base: UnsafeMutableRawPointer
     private(set) var count = 0
@@ -64,7 +65,8 @@ struct GroupPiece: Sendable {
 
 /// Gives each record its place and puts the bytes of the open group together.
 ///
-/// Pure: no files. A record never straddles segments; where one doesn't fit, the next segment is begun.
+/// Pure: no files. A record never straddles segments; where one doesn't fit, the next segment is
+/// begun.
 struct GroupAssembler {
     private let segmentBytes: Int
     private let incarnation: UInt32
@@ -87,8 +89,13 @@ struct GroupAssembler {
         newSalt: @escaping @Sendable () -> UInt32
     ) {
         self.init(
-            continuing: predecessor, salt: 0, nextSequence: firstSequence, incarnation: incarnation,
-            segmentBytes: segmentBytes, newSalt: newSalt)
+            continuing: predecessor,
+            salt: 0,
+            nextSequence: firstSequence,
+            incarnation: incarnation,
+            segmentBytes: segmentBytes,
+            newSalt: newSalt
+        )
         begin(segment)
     }
 
@@ -148,13 +155,19 @@ struct GroupAssembler {
         let target = buffer.extend(by: size)
         target.store(UInt64(0), at: size - RecordHeader.alignment)  // the padding
         let payload = UnsafeMutableRawBufferPointer(
-            start: target + RecordHeader.bytes, count: payloadBytes)
+            start: target + RecordHeader.bytes,
+            count: payloadBytes
+        )
         fill(payload)
         let seed = salt ^ UInt32(place.start)
         let header = RecordHeader(
-            kind: kind, flags: flags, payloadBytes: payloadBytes, sequence: nextSequence,
+            kind: kind,
+            flags: flags,
+            payloadBytes: payloadBytes,
+            sequence: nextSequence,
             payloadChecksum: UnsafeRawPointer(target + RecordHeader.bytes)
-                .crc32c(payloadBytes, seed: seed))
+                .crc32c(payloadBytes, seed: seed)
+        )
         header.encode(to: target, seed: seed)
         pieces[last].lastSequence = nextSequence
         nextSequence += 1
@@ -168,9 +181,12 @@ struct GroupAssembler {
             guard let start = piece.groupStart else { continue }
             let header = GroupHeader(
                 recordBytes: piece.buffer.count - start - GroupHeader.bytes,
-                durableUpTo: durableUpTo)
+                durableUpTo: durableUpTo
+            )
             header.encode(
-                to: piece.buffer.base + start, seed: piece.salt ^ UInt32(piece.offset + start))
+                to: piece.buffer.base + start,
+                seed: piece.salt ^ UInt32(piece.offset + start)
+            )
         }
         defer { pieces = [] }
         return pieces
@@ -188,8 +204,12 @@ struct GroupAssembler {
 
     private mutating func begin(_ segment: UInt32) {
         let header = SegmentHeader(
-            index: segment, salt: newSalt(), incarnation: incarnation,
-            firstSequence: nextSequence, predecessor: end)
+            index: segment,
+            salt: newSalt(),
+            incarnation: incarnation,
+            firstSequence: nextSequence,
+            predecessor: end
+        )
         end = RecordPosition(segment: segment, offset: 0)
         salt = header.salt
         open()
@@ -200,8 +220,12 @@ struct GroupAssembler {
     private mutating func open() {
         pieces.append(
             GroupPiece(
-                segment: end.segment, offset: Int(end.offset),
-                buffer: spare.popLast() ?? GroupBuffer(), salt: salt))
+                segment: end.segment,
+                offset: Int(end.offset),
+                buffer: spare.popLast() ?? GroupBuffer(),
+                salt: salt
+            )
+        )
     }
 }
 

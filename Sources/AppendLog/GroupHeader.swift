@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 //
-// How a group's header lies on disk. FileFormat.md tells it again: change both, and count the format up.
+// How a group's header lies on disk. FileFormat.md tells it again: change both, and count the
+// format up.
 
 /// What stands before the records that were handed to the disk together.
 ///
@@ -14,7 +15,8 @@
 ///      20      4  CRC-32C of bytes 0 to 19, begun with the salt XOR the offset
 /// ```
 ///
-/// `durableUpTo` tells rot from a tear: a bad record that a later group calls durable was whole once.
+/// `durableUpTo` tells rot from a tear: a bad record that a later group calls durable was whole
+/// once.
 struct GroupHeader: Hashable {
     static let magic: UInt16 = 0x4751
     static let bytes = 24
@@ -33,7 +35,9 @@ struct GroupHeader: Hashable {
 }
 
 extension GroupHeader {
-    /// Reads the header at `source`; `nil` where none stands there. At least 24 bytes are readable.
+    /// Reads the header at `source`; `nil` where none stands there.
+    ///
+    /// At least 24 bytes are readable.
     init?(_ source: UnsafeRawPointer, seed: UInt32) {
         guard source.number(0, as: UInt16.self) == Self.magic,
             source.number(20) == source.crc32c(20, seed: seed)

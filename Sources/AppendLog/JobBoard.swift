@@ -25,14 +25,12 @@ final class JobBoard: @unchecked Sendable {
     private let conditions = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 4)
     private var jobs: LogJobs
     private var isEnded = false
-    private let zeros: UnsafeRawBufferPointer
 
     init(
         jobs: LogJobs,
         files: any LogFiles,
         directory: String,
         metaFile: LogFileHandle,
-        chunkBytes: Int,
         onProgress: (@Sendable () -> Void)?
     ) {
         self.jobs = jobs
@@ -40,9 +38,6 @@ final class JobBoard: @unchecked Sendable {
         self.directory = directory
         self.metaFile = metaFile
         self.onProgress = onProgress
-        let zeros = UnsafeMutableRawBufferPointer.allocate(byteCount: chunkBytes, alignment: 4096)
-        zeros.initializeMemory(as: UInt8.self, repeating: 0)
-        self.zeros = UnsafeRawBufferPointer(zeros)
         pthread_mutex_init(mutex, nil)
         for index in 0..<4 { pthread_cond_init(conditions + index, nil) }
     }
@@ -52,10 +47,16 @@ final class JobBoard: @unchecked Sendable {
         pthread_mutex_destroy(mutex)
         conditions.deallocate()
         mutex.deallocate()
-        zeros.deallocate()
     }
 
-    /// Looks at or changes the jobs under the lock, then wakes whom the change gave work.
+    /// Looks at the jobs under the lock.
+    func look<Result>(_ body: (LogJobs) -> Result) -> Result {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return body(jobs)
+    }
+
+    /// Changes the jobs under the lock, then wakes whom the change gave work.
     func withJobs<Result>(_ body: (inout LogJobs) -> Result) -> Result {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
@@ -69,7 +70,9 @@ final class JobBoard: @unchecked Sendable {
         return result
     }
 
-    /// Sleeps until everything submitted is durable, or the log has failed. For threads only.
+    /// Sleeps until everything submitted is durable, or the log has failed.
+    ///
+    /// For threads only.
     func waitUntilDurable() {
         pthread_mutex_lock(mutex)
         while jobs.failure == nil, !jobs.isAllDurable { pthread_cond_wait(conditions + 3, mutex) }
@@ -121,7 +124,9 @@ final class JobBoard: @unchecked Sendable {
         pthread_cond_signal(conditions + role.rawValue)
     }
 
-    /// Carries a job's outcome back. The owner is told outside the lock.
+    /// Carries a job's outcome back.
+    ///
+    /// The owner is told outside the lock.
     private func finish(_ body: (inout LogJobs) -> Void) {
         withJobs(body)
         onProgress?()
@@ -174,13 +179,15 @@ extension JobBoard {
         guard let job = withJobs({ $0.nextPreparation() }) else { return false }
         var wasMade = false
         do throws(AppendLogError) {
-            // A descriptor of its own: the kernel tells each one once of a failed write-back, so the
-            // sync thread's still hears of what went wrong here.
+            // A descriptor of its own: the kernel tells each one once of a failed write-back, so
+            // the sync thread's still hears of what went wrong here.
             let handle = try files.open(path(job.segment), job.creates ? .createNew : .readWrite)
             wasMade = true
             defer { files.close(handle) }
-            let chunk = UnsafeRawBufferPointer(rebasing: zeros.prefix(job.to - job.from))
-            try files.write(handle, [chunk], at: job.from)
+            let zeros = [UInt8](repeating: 0, count: job.to - job.from)
+            try zeros.withBytes { (zeros) throws(AppendLogError) in
+                try files.write(handle, [zeros], at: job.from)
+            }
             try files.syncData(handle)
             if job.creates { try files.syncDirectory(directory) }
             let wasShort = isShortOfSpace.load(ordering: .relaxed)
@@ -216,14 +223,17 @@ struct LogThreads {
             var thread = pthread_t()
             let argument = Unmanaged.passRetained(ThreadArgument(board: board, role: role))
             let code = pthread_create(
-                &thread, nil,
+                &thread,
+                nil,
                 { argument in
                     guard let argument else { return nil }
                     let mine = Unmanaged<ThreadArgument>.fromOpaque(argument).takeRetainedValue()
                     clinux_set_name("log-\(mine.role)")
                     mine.board.work(mine.role)
                     return nil
-                }, argument.toOpaque())
+                },
+                argument.toOpaque()
+            )
             guard code == 0 else {
                 argument.release()
                 board.end()

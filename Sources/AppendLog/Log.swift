@@ -5,8 +5,9 @@ import Synchronization
 /// A durable log of records in one directory, with one writer.
 ///
 /// Records have a dense sequence number from 1 and are appended only. The loop that owns the log
-/// never waits for the disk: it appends, hands what it has to the log's threads with ``submit(sync:)``
-/// once a turn, and reads ``watermarks()`` when `onProgress` has told it that they moved.
+/// never waits for the disk: it appends, hands what it has to the log's threads with
+/// ``submit(sync:)`` once a turn, and reads ``watermarks()`` when `onProgress` has told it that
+/// they moved.
 ///
 /// Not `Sendable`: it belongs to the thread that opened it.
 public final class Log {
@@ -21,8 +22,8 @@ public final class Log {
     private var source: RecordSource
     private var isClosed = false
 
-    /// Counted up at every opening, and durable before ``open(at:options:files:driver:onProgress:replay:)``
-    /// returns: never twice the same.
+    /// Counted up at every opening, and durable before
+    /// ``open(at:options:files:driver:onProgress:replay:)`` returns: never twice the same.
     public let incarnation: UInt32
 
     /// What opening found.
@@ -58,19 +59,22 @@ public final class Log {
 
     /// Opens the store in `directory`, or makes one there, and replays every record.
     ///
-    /// When it returns, everything replayed is durable and so is the new incarnation. It blocks for as
-    /// long as reading the store takes.
+    /// When it returns, everything replayed is durable and so is the new incarnation. It blocks for
+    /// as long as reading the store takes.
     ///
     /// - Parameters:
-    ///   - onProgress: Called on the log's threads after a watermark, the space or the failure state
+    ///   - directory: Where the store lives; made, mode 0700, in an existing parent directory.
+    ///   - options: Sizes, for this opening.
+    ///   - files: The file layer.
+    ///   - driver: Who carries out the work.
+    ///   - onProgress: Called on the log's threads after a watermark, the space or the failure
     ///     changed. It must not call the log; ringing an eventfd is what it is for.
-    ///   - replay: Called for each record, each sequence once, in order; positions are those to read
-    ///     from later.
-    /// - Throws: ``AppendLogError``, and nothing may be served: ``AppendLogError/locked(path:holder:)``,
-    ///   ``AppendLogError/newerFormat(path:version:supported:)``, ``AppendLogError/notAStore(path:)``,
-    ///   ``AppendLogError/metaUnreadable(path:)`` and
-    ///   ``AppendLogError/unsuitableFileSystem(path:name:)`` leave the store as it was; after a
-    ///   failed system call opening can be tried again.
+    ///   - replay: Called for each record, each sequence once, in order; positions are those to
+    ///     read from later.
+    /// - Returns: The log, ready to be appended to.
+    /// - Throws: And nothing may be served then. After
+    ///   ``AppendLogError/system(call:path:errno:)`` opening can be tried again; every other error
+    ///   leaves the store as it was.
     public static func open(
         at directory: String,
         options: LogOptions = LogOptions(),
@@ -89,15 +93,28 @@ public final class Log {
             var opening = LogOpening(files: files, directory: directory, options: options)
             let outcome = try opening.run(replay)
             let jobs = LogJobs(
-                meta: outcome.meta, end: outcome.assembler.end, handle: outcome.handle,
-                filledEnd: outcome.filledEnd, options: options)
+                meta: outcome.meta,
+                end: outcome.assembler.end,
+                handle: outcome.handle,
+                filledEnd: outcome.filledEnd,
+                options: options
+            )
             let board = JobBoard(
-                jobs: jobs, files: files, directory: directory, metaFile: outcome.metaFile,
-                chunkBytes: options.zeroFillChunkBytes, onProgress: onProgress)
+                jobs: jobs,
+                files: files,
+                directory: directory,
+                metaFile: outcome.metaFile,
+                onProgress: onProgress
+            )
             do throws(AppendLogError) {
                 return try Log(
-                    board: board, outcome: outcome, options: options, driver: driver,
-                    lockFile: lockFile, isInMemory: fileSystem == .memory)
+                    board: board,
+                    outcome: outcome,
+                    options: options,
+                    driver: driver,
+                    lockFile: lockFile,
+                    isInMemory: fileSystem == .memory
+                )
             } catch {
                 files.close(outcome.handle)
                 files.close(outcome.metaFile)
@@ -128,9 +145,10 @@ extension Log {
     ///
     /// Nothing is on its way to the disk before ``submit(sync:)``. `fill` must not call the log.
     ///
-    /// - Throws: ``AppendLogError/payloadTooLarge(bytes:limit:)``; ``AppendLogError/outOfSpace(bytes:preparedBytesLeft:)``
-    ///   where the disk is full and the record doesn't fit into what is prepared; ``failure`` once there
-    ///   is one. Nothing was appended then.
+    /// - Throws: ``AppendLogError/payloadTooLarge(bytes:limit:)``;
+    ///   ``AppendLogError/outOfSpace(bytes:preparedBytesLeft:)`` where the disk is full and the
+    ///   record doesn't fit into what is prepared; ``failure`` once there is one. Nothing was
+    ///   appended then.
     public func append(
         kind: UInt8,
         flags: UInt8 = 0,
@@ -145,7 +163,11 @@ extension Log {
         if board.isShortOfSpace.load(ordering: .relaxed) { try checkRoom(payloadBytes) }
         let sequence = assembler.nextSequence
         let position = assembler.append(
-            kind: kind, flags: flags, payloadBytes: payloadBytes, fill: fill)
+            kind: kind,
+            flags: flags,
+            payloadBytes: payloadBytes,
+            fill: fill
+        )
         return (sequence, position)
     }
 
@@ -178,7 +200,9 @@ extension Log {
         }
     }
 
-    /// Closes the open group and hands it to the writer. Once a turn of the loop; never blocks.
+    /// Closes the open group and hands it to the writer.
+    ///
+    /// Once a turn of the loop; never blocks.
     ///
     /// - Parameter sync: Whether everything up to here is to become durable as soon as it can. With
     ///   `false` it is only written; a later `submit(sync: true)`, also of nothing, covers it.
@@ -194,13 +218,15 @@ extension Log {
 
     /// How far the log has got.
     public func watermarks() -> Watermarks {
-        board.withJobs { $0.marks }
+        board.look { $0.marks }
     }
 
-    /// The write or sync that failed. It is final: no watermark moves any more, appending throws; what
-    /// was durable stays, and the next opening sorts out the rest.
+    /// The write or sync that failed.
+    ///
+    /// It is final: no watermark moves any more, appending throws; what was durable stays, and the
+    /// next opening sorts out the rest.
     public var failure: AppendLogError? {
-        board.withJobs { $0.failure }
+        board.look { $0.failure }
     }
 
     /// Bytes appended whose write isn't known to be done: what a slow disk makes the process hold.
@@ -209,7 +235,9 @@ extension Log {
         return inFlight.reduce(assembler.openBytes) { $0 + $1.buffer.count }
     }
 
-    /// Submits and waits until all of it is durable. For tools and tests: it blocks.
+    /// Submits and waits until all of it is durable.
+    ///
+    /// For tools and tests: it blocks.
     ///
     /// - Throws: ``failure``.
     public func flush() throws(AppendLogError) {
@@ -221,26 +249,27 @@ extension Log {
         if let failure { throw failure }
     }
 
-    /// Has the lower bound of what is durable written, once the last commit is 1 s old: so a tear and
-    /// rot in the last group can be told apart later. Does nothing where there is nothing new.
+    /// Has the lower bound of what is durable written, once the last commit is 1 s old: so a tear
+    /// and rot in the last group can be told apart later.
+    ///
+    /// Does nothing where there is nothing new.
     public func noteIdle() {
         if !assembler.isEmpty { submit(sync: true) }
         board.withJobs { $0.noteIdle() }
     }
 
     private func forgetWritten(_ written: UInt64) {
-        while let first = inFlight.first, first.lastSequence <= written {
-            inFlight.removeFirst()
-            assembler.recycle(first.buffer)
-        }
+        let done = inFlight.prefix { $0.lastSequence <= written }
+        for piece in done { assembler.recycle(piece.buffer) }
+        inFlight.removeFirst(done.count)
     }
 }
 
 // MARK: - Space
 
 extension Log {
-    /// `false` from when zero-filling met a full disk until it got through again: new work is better
-    /// refused then, while small records still fit into ``preparedBytesLeft``.
+    /// `false` from when zero-filling met a full disk until it got through again: new work is
+    /// better refused then, while small records still fit into ``preparedBytesLeft``.
     public var hasRoom: Bool {
         !board.isShortOfSpace.load(ordering: .relaxed)
     }
@@ -248,7 +277,7 @@ extension Log {
     /// Bytes behind the last record that are the log's already, in this segment and the next.
     public var preparedBytesLeft: Int {
         let end = assembler.end
-        return board.withJobs {
+        return board.look {
             max(0, $0.filledEnd(of: end.segment) - Int(end.offset))
                 + max(0, $0.filledEnd(of: end.segment + 1) - SegmentHeader.areaBytes)
         }
@@ -261,7 +290,7 @@ extension Log {
 
     private func checkRoom(_ payloadBytes: Int) throws(AppendLogError) {
         let place = assembler.place(payloadBytes: payloadBytes)
-        let filled = board.withJobs { $0.filledEnd(of: place.segment) }
+        let filled = board.look { $0.filledEnd(of: place.segment) }
         guard place.end <= filled else {
             throw .outOfSpace(bytes: payloadBytes, preparedBytesLeft: preparedBytesLeft)
         }
@@ -308,17 +337,23 @@ extension Log {
 // MARK: - By hand, and the end
 
 extension Log {
-    /// Carries out one write; `false` where there was none. Only with ``LogDriver/manual``.
+    /// Carries out one write; `false` where there was none.
+    ///
+    /// Only with ``LogDriver/manual``.
     public func runOneWrite() -> Bool {
         runOne(.write)
     }
 
-    /// Carries out one sync, of data or of the meta page. Only with ``LogDriver/manual``.
+    /// Carries out one sync, of data or of the meta page.
+    ///
+    /// Only with ``LogDriver/manual``.
     public func runOneSync() -> Bool {
         runOne(.sync)
     }
 
-    /// Zero-fills one chunk. Only with ``LogDriver/manual``.
+    /// Zero-fills one chunk.
+    ///
+    /// Only with ``LogDriver/manual``.
     public func runOnePreparation() -> Bool {
         runOne(.prepare)
     }
@@ -328,7 +363,9 @@ extension Log {
         return board.runOne(role)
     }
 
-    /// Commits what is there, marks the store as cleanly closed, and lets go of it. Blocks.
+    /// Commits what is there, marks the store as cleanly closed, and lets go of it.
+    ///
+    /// Blocks.
     ///
     /// A log that has failed is let go of as well, and not marked. Closing twice does nothing.
     ///
@@ -342,7 +379,7 @@ extension Log {
         board.withJobs { $0.endPreparing() }
         try flush()
         stopThreads()
-        let page = board.withJobs { $0.nextMeta(isClean: true) }
+        let page = board.look { $0.nextMeta(isClean: true) }
         try board.files.writeMeta(page, to: board.metaFile)
     }
 
@@ -356,7 +393,7 @@ extension Log {
     private func release() {
         stopThreads()
         let files = board.files
-        board.withJobs { $0.handles }.forEach(files.close)
+        board.look { $0.handles }.forEach(files.close)
         source.close()
         files.close(board.metaFile)
         files.close(lockFile)

@@ -49,7 +49,8 @@ public final class LogMapping {
     }
 }
 
-/// The file layer under the log: a seam, so that tests and the simulator can put their own disk there.
+/// The file layer under the log: a seam, so that tests and the simulator can put their own disk
+/// there.
 ///
 /// Every call may come from any thread and throws ``AppendLogError/system(call:path:errno:)``. What
 /// is durable when follows POSIX: bytes after ``syncData(_:)``, names after ``syncDirectory(_:)``.

@@ -91,7 +91,11 @@ struct LogJobs {
         durableEnd = end
         segments = [
             end.segment: Segment(
-                handle: handle, isMade: true, nameIsDurable: true, filledEnd: filledEnd)
+                handle: handle,
+                isMade: true,
+                nameIsDurable: true,
+                filledEnd: filledEnd
+            )
         ]
     }
 
@@ -158,7 +162,11 @@ extension LogJobs {
             segments[first.segment]
             ?? Segment(handle: nil, isMade: false, nameIsDurable: false, filledEnd: 0)
         let job = WriteJob(
-            segment: first.segment, handle: segment.handle, creates: !segment.isMade, pieces: pieces)
+            segment: first.segment,
+            handle: segment.handle,
+            creates: !segment.isMade,
+            pieces: pieces
+        )
         segment.filledEnd = max(segment.filledEnd, job.end)
         segments[first.segment] = segment
         return job
@@ -204,11 +212,16 @@ extension LogJobs {
         let files = dirty.sorted().compactMap { segments[$0] }
         dirty = []
         return .data(
-            files.compactMap(\.handle), syncsDirectory: !files.allSatisfy(\.nameIsDurable),
-            upTo: marks.written, end: writtenEnd)
+            files.compactMap(\.handle),
+            syncsDirectory: !files.allSatisfy(\.nameIsDurable),
+            upTo: marks.written,
+            end: writtenEnd
+        )
     }
 
-    /// The sync is done. Gives back the files that are complete and need not stay open.
+    /// The sync is done.
+    ///
+    /// Gives back the files that are complete and need not stay open.
     mutating func synced(_ job: SyncJob) -> [LogFileHandle] {
         isSyncing = false
         switch job {
@@ -268,19 +281,29 @@ extension LogJobs {
         isShortOfSpace = false
         if job.creates {
             segments[job.segment] = Segment(
-                handle: nil, isMade: true, nameIsDurable: true, filledEnd: job.to)
+                handle: nil,
+                isMade: true,
+                nameIsDurable: true,
+                filledEnd: job.to
+            )
         } else {
             segments[job.segment]?.filledEnd = job.to
         }
     }
 
-    /// The disk had no room. `wasMade` says whether the file is there now all the same.
+    /// The disk had no room.
+    ///
+    /// `wasMade` says whether the file is there now all the same.
     mutating func refused(_ job: PreparationJob, wasMade: Bool) {
         preparing = nil
         isShortOfSpace = true
         guard job.creates, wasMade else { return }
         segments[job.segment] = Segment(
-            handle: nil, isMade: true, nameIsDurable: false, filledEnd: 0)
+            handle: nil,
+            isMade: true,
+            nameIsDurable: false,
+            filledEnd: 0
+        )
     }
 
     private var preparation: PreparationJob? {
@@ -295,7 +318,11 @@ extension LogJobs {
             let to = min(current.filledEnd + chunk, options.segmentBytes)
             guard to <= used + max(ahead, chunk) else { return nil }
             return PreparationJob(
-                segment: submittedEnd.segment, creates: false, from: current.filledEnd, to: to)
+                segment: submittedEnd.segment,
+                creates: false,
+                from: current.filledEnd,
+                to: to
+            )
         }
         guard options.segmentBytes - used < options.zeroFillAheadBytes else { return nil }
         return nextSegmentPreparation(chunk: chunk)

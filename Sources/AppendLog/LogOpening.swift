@@ -2,8 +2,10 @@
 
 import Glibc
 
-/// Opens a store for writing: reads it all, tells tears from rot, and leaves the disk in a state from
-/// which the owner may serve. FileFormat.md tells the steps.
+/// Opens a store for writing: reads it all, tells tears from rot, and leaves the disk in a state
+/// from which the owner may serve.
+///
+/// FileFormat.md tells the steps.
 struct LogOpening {
     let files: any LogFiles
     let directory: String
@@ -13,8 +15,6 @@ struct LogOpening {
     private var meta = MetaPage()
     private var chain = SegmentChain([], incarnation: 0)
     private var newestIndex: UInt32 = 0
-    /// Segments without a header or a byte that isn't zero: prepared and never used.
-    private var unused: [UInt32] = []
     private var order = ReplayOrder(durable: 0)
     /// The end of the last durable record: where the log is cut if the end was not clean.
     private var cut = RecordPosition(segment: 0, offset: 0)
@@ -43,7 +43,9 @@ struct LogOpening {
         self.options = options
     }
 
-    /// Does it all. The writer's lock must be held.
+    /// Does it all.
+    ///
+    /// The writer's lock must be held.
     mutating func run(
         _ replay: (borrowing RecordView) -> Void
     ) throws(AppendLogError) -> Outcome {
@@ -109,15 +111,19 @@ struct LogOpening {
 
     private mutating func findSegments() throws(AppendLogError) {
         var headers: [SegmentHeader] = []
+        var unused: [UInt32] = []  // prepared, and never written to
         for name in try files.list(directory) {
             guard let index = LogFormat.segmentIndex(name) else { continue }
-            newestIndex = max(newestIndex, index)
-            if let header = try files.readSegmentHeader("\(directory)/\(name)"), header.index == index {
-                headers.append(header)
-            } else if try isZero(index) {
+            let header = try files.readSegmentHeader(path(index))
+            if header == nil, try isZero(index) {
                 unused.append(index)
+                continue
             }
+            newestIndex = max(newestIndex, index)
+            if let header, header.index == index { headers.append(header) }
         }
+        // Their names are needed again.
+        for index in unused { try files.remove(path(index)) }
         chain = SegmentChain(headers, incarnation: meta.incarnation)
     }
 
@@ -135,7 +141,9 @@ struct LogOpening {
         return meta.durableAtLeast
     }
 
-    /// Replays the chain. Gives the segment to go on in where the end was clean and is as it was left.
+    /// Replays the chain.
+    ///
+    /// Gives the segment to go on in where the end was clean and is as it was left.
     private mutating func readAll(
         _ replay: (borrowing RecordView) -> Void
     ) throws(AppendLogError) -> SegmentHeader? {
@@ -152,10 +160,15 @@ struct LogOpening {
                 switch item {
                 case .record(let header, let offset, let isSound) where !isStopped:
                     let view = RecordView(
-                        sequence: header.sequence, kind: header.kind, flags: header.flags,
+                        sequence: header.sequence,
+                        kind: header.kind,
+                        flags: header.flags,
                         position: RecordPosition(
-                            segment: link.header.index, offset: UInt32(offset)),
-                        payload: scan.payload(header, at: offset))
+                            segment: link.header.index,
+                            offset: UInt32(offset)
+                        ),
+                        payload: scan.payload(header, at: offset)
+                    )
                     isStopped = try !take(view, isSound: isSound, end: scan.offset, replay)
                     endsLoose = false
                 case .damage:
@@ -169,8 +182,9 @@ struct LogOpening {
             }
         }
         if let lost = order.finish() { note(lost, at: cut) }
-        guard meta.isClean, tail == nil, !isStopped, !endsLoose, chain.superseded.isEmpty,
-            order.durable == meta.durableAtLeast, let last = chain.links.last?.header,
+        guard meta.isClean, tail == nil, !isStopped, !endsLoose,
+            order.durable == meta.durableAtLeast,
+            let last = chain.links.last?.header, last.index == newestIndex,
             last.index == meta.mark.segment, cut == meta.mark || isEmptySegment(last)
         else { return nil }
         return last
@@ -222,8 +236,13 @@ struct LogOpening {
         let position = try rewrite(view)
         replay(
             RecordView(
-                sequence: view.sequence, kind: view.kind, flags: view.flags, position: position,
-                payload: view.payload))
+                sequence: view.sequence,
+                kind: view.kind,
+                flags: view.flags,
+                position: position,
+                payload: view.payload
+            )
+        )
     }
 
     // MARK: The new segment
@@ -236,7 +255,9 @@ struct LogOpening {
         guard var tail else { preconditionFailure("a tail was just begun") }
         let source = view.payload
         let position = tail.assembler.append(
-            kind: view.kind, flags: view.flags, payloadBytes: source.count
+            kind: view.kind,
+            flags: view.flags,
+            payloadBytes: source.count
         ) { $0.copyMemory(from: source) }
         self.tail = tail
         if tail.assembler.openBytes >= 1 << 20 { try flushTail() }
@@ -250,10 +271,15 @@ struct LogOpening {
         tail = Tail(
             handle: handle,
             assembler: GroupAssembler(
-                segment: index, after: cut, firstSequence: order.durable + 1,
-                incarnation: meta.incarnation + 1, segmentBytes: options.segmentBytes,
-                newSalt: { files.salt() }),
-            written: [handle])
+                segment: index,
+                after: cut,
+                firstSequence: order.durable + 1,
+                incarnation: meta.incarnation + 1,
+                segmentBytes: options.segmentBytes,
+                newSalt: { files.salt() }
+            ),
+            written: [handle]
+        )
     }
 
     private mutating func flushTail() throws(AppendLogError) {
@@ -281,9 +307,13 @@ struct LogOpening {
         let handle: LogFileHandle
         if let continued {
             assembler = GroupAssembler(
-                continuing: meta.mark, salt: continued.salt, nextSequence: order.durable + 1,
-                incarnation: incarnation, segmentBytes: options.segmentBytes,
-                newSalt: { files.salt() })
+                continuing: meta.mark,
+                salt: continued.salt,
+                nextSequence: order.durable + 1,
+                incarnation: incarnation,
+                segmentBytes: options.segmentBytes,
+                newSalt: { files.salt() }
+            )
             handle = try files.open(path(continued.index), .readWrite)
             tail = nil
         } else {
@@ -305,16 +335,22 @@ struct LogOpening {
         }
         tail = nil
         return Outcome(
-            meta: meta, metaFile: metaFile, assembler: assembler, handle: handle,
-            filledEnd: max(try files.size(handle), Int(meta.mark.offset)), report: report)
+            meta: meta,
+            metaFile: metaFile,
+            assembler: assembler,
+            handle: handle,
+            filledEnd: max(try files.size(handle), Int(meta.mark.offset)),
+            report: report
+        )
     }
 
-    /// Removes what no meta page leads to any more. Nothing goes while records are missing: repair may
-    /// still find them.
+    /// Removes what no meta page leads to any more.
+    ///
+    /// Nothing goes while records are missing: repair may still find them.
     private func removeLeftovers(_ meta: MetaPage) {
         guard report.lost.isEmpty else { return }
         let passed = chain.links.map(\.header.index).filter { $0 > cut.segment }
-        for index in chain.superseded + unused + passed where index != meta.mark.segment {
+        for index in chain.superseded + passed where index != meta.mark.segment {
             try? files.remove(path(index))  // one that stays is met again at the next opening
         }
     }

@@ -1,6 +1,8 @@
 // Part of QTasks. License: see LICENSE.
 
-/// The sizes a log works with. They may differ from one opening to the next.
+/// The sizes a log works with.
+///
+/// They may differ from one opening to the next.
 public struct LogOptions: Hashable, Sendable {
     /// How large a segment file grows, in bytes, before the next one is begun.
     public var segmentBytes: Int
@@ -11,9 +13,9 @@ public struct LogOptions: Hashable, Sendable {
     /// How far ahead of the last record segments are zero-filled in the background, in bytes; 0
     /// turns it off.
     ///
-    /// Writing into zero-filled blocks changes no file system metadata, so `fdatasync` has one thing
-    /// to do instead of two; it doubles the bytes written. A small store is filled less far: as far
-    /// as it has grown, at least one chunk.
+    /// Writing into zero-filled blocks changes no file system metadata, so `fdatasync` has one
+    /// thing to do instead of two; it doubles the bytes written. A small store is filled less far:
+    /// as far as it has grown, at least one chunk.
     public var zeroFillAheadBytes: Int
 
     /// How many bytes are filled and synced at a time.
@@ -29,8 +31,10 @@ public struct LogOptions: Hashable, Sendable {
         let overhead = SegmentHeader.areaBytes + GroupHeader.bytes
         precondition(
             recordBytesMax >= 0
-                && overhead + RecordHeader.bytesOnDisk(payloadBytes: recordBytesMax) <= segmentBytes,
-            "a segment has room for the longest record")
+                && overhead + RecordHeader.bytesOnDisk(payloadBytes: recordBytesMax)
+                    <= segmentBytes,
+            "a segment has room for the longest record"
+        )
         precondition(segmentBytes <= 2 << 30, "a place in a segment has 32 bits")
         precondition(zeroFillAheadBytes >= 0 && zeroFillChunkBytes > 0, "sizes aren't negative")
         self.segmentBytes = segmentBytes
@@ -44,6 +48,7 @@ public struct LogOptions: Hashable, Sendable {
 public enum LogDriver: Hashable, Sendable {
     /// Three threads: one writes, one syncs, one zero-fills ahead. Idle, they sleep.
     case threads
-    /// Nobody, until the owner calls ``Log/runOneWrite()`` and its like: for a deterministic simulator.
+    /// Nobody, until the owner calls ``Log/runOneWrite()`` and its like: for a deterministic
+    /// simulator.
     case manual
 }

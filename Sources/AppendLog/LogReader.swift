@@ -2,10 +2,12 @@
 
 import Glibc
 
-/// Reads a store without writing or locking anything, from any process, also while it is being written.
+/// Reads a store without writing or locking anything, from any process, also while it is being
+/// written.
 ///
-/// A snapshot: it shows what the segments held when it was made, up to the last whole record. Segments
-/// are mapped; a disk that can't read a page then ends the process with SIGBUS, see mmap(2).
+/// It shows the store as it was when the reader was made, up to the last whole record; of what is
+/// appended later it may show some, and never a part of a record. For more, make another reader.
+/// Segments are mapped: a disk that can't read a page ends the process with SIGBUS, see mmap(2).
 public final class LogReader {
     /// What one pass over the store found.
     public struct Report: Hashable, Sendable {
@@ -40,7 +42,8 @@ public final class LogReader {
 
     /// Maps the store as it is now.
     ///
-    /// - Throws: `ENOENT` where there is none; ``AppendLogError/newerFormat(path:version:supported:)``,
+    /// - Throws: `ENOENT` where there is none;
+    ///   ``AppendLogError/newerFormat(path:version:supported:)``,
     ///   ``AppendLogError/notAStore(path:)`` or ``AppendLogError/metaUnreadable(path:)``.
     public init(_ directory: String, files: any LogFiles = PosixFiles()) throws(AppendLogError) {
         self.directory = directory
@@ -63,11 +66,16 @@ public final class LogReader {
         var position = RecordPosition(segment: 0, offset: 0)
         reading: for segment in segments {
             var scan = SegmentScan(
-                segment.mapping.bytes, salt: segment.link.header.salt, limit: segment.link.limit)
+                segment.mapping.bytes,
+                salt: segment.link.header.salt,
+                limit: segment.link.limit
+            )
             while let item = scan.next() {
                 guard case .record(let header, let offset, let isSound) = item else { continue }
                 position = RecordPosition(
-                    segment: segment.link.header.index, offset: UInt32(offset))
+                    segment: segment.link.header.index,
+                    offset: UInt32(offset)
+                )
                 var lost: ClosedRange<UInt64>?
                 var shows = false
                 var isLast = false
@@ -83,8 +91,13 @@ public final class LogReader {
                     report.records += 1
                     try body(
                         RecordView(
-                            sequence: header.sequence, kind: header.kind, flags: header.flags,
-                            position: position, payload: scan.payload(header, at: offset)))
+                            sequence: header.sequence,
+                            kind: header.kind,
+                            flags: header.flags,
+                            position: position,
+                            payload: scan.payload(header, at: offset)
+                        )
+                    )
                 }
                 if isLast { break reading }
             }
@@ -98,8 +111,8 @@ public final class LogReader {
 
     /// Shows the payload at `position`, without copying it.
     ///
-    /// - Throws: ``AppendLogError/corrupt(path:offset:)`` where no whole record of this snapshot begins
-    ///   there.
+    /// - Throws: ``AppendLogError/corrupt(path:offset:)`` where no whole record of this snapshot
+    ///   begins there.
     public func withPayload<Result>(
         at position: RecordPosition,
         _ body: (UnsafeRawBufferPointer) -> Result
@@ -118,13 +131,16 @@ public final class LogReader {
         else { throw .corrupt(path: path, offset: start) }
         return body(
             UnsafeRawBufferPointer(
-                start: base + start + RecordHeader.bytes, count: header.payloadBytes))
+                start: base + start + RecordHeader.bytes,
+                count: header.payloadBytes
+            )
+        )
     }
 
     /// Meta page and segments that belong together.
     ///
-    /// A writer may remove a segment between our listing and opening it. It says so in the meta page
-    /// first: where that hasn't moved meanwhile, what we hold is one state of the store.
+    /// A writer may remove a segment between our listing and opening it. It says so in the meta
+    /// page first: where that hasn't moved meanwhile, what we hold is one state of the store.
     private static func snapshot(
         _ directory: String,
         _ files: any LogFiles

@@ -58,7 +58,12 @@ public struct PosixFiles: LogFiles {
             var count = try vectors.withUnsafeMutableBufferPointer { (all) throws(AppendLogError) in
                 let rest = UnsafeMutableBufferPointer(rebasing: all[first...])
                 return try check("pwritev", file) {
-                    pwritev(file.rawValue, rest.baseAddress, Int32(min(rest.count, vectorsMax)), offset)
+                    pwritev(
+                        file.rawValue,
+                        rest.baseAddress,
+                        Int32(min(rest.count, vectorsMax)),
+                        offset
+                    )
                 }
             }
             offset += count
@@ -105,7 +110,8 @@ public struct PosixFiles: LogFiles {
             names.append(
                 withUnsafeBytes(of: &entry.pointee.d_name) {
                     String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
-                })
+                }
+            )
         }
         guard errno == 0 else { throw .system(call: "readdir", path: directory, errno: errno) }
         return names.filter { $0 != "." && $0 != ".." }
@@ -150,8 +156,11 @@ public struct PosixFiles: LogFiles {
         let file = try open(path, .read)
         defer { close(file) }
         let bytes = try size(file)
-        guard bytes > 0 else { return LogMapping(UnsafeRawBufferPointer(start: nil, count: 0)) { _ in } }
-        guard let base = mmap(nil, bytes, PROT_READ, MAP_SHARED, file.rawValue, 0), base != MAP_FAILED
+        guard bytes > 0 else {
+            return LogMapping(UnsafeRawBufferPointer(start: nil, count: 0)) { _ in }
+        }
+        guard let base = mmap(nil, bytes, PROT_READ, MAP_SHARED, file.rawValue, 0),
+            base != MAP_FAILED
         else {
             throw .system(call: "mmap", path: path, errno: errno)
         }

@@ -16,9 +16,9 @@
 ///      24      n  payload, then zeros up to the next multiple of 8
 /// ```
 ///
-/// Both checksums begin with the segment's salt XOR the record's offset in it, so that neither bytes
-/// of another segment nor bytes that were copied to another place pass for a record. The header's
-/// own checksum keeps the framing where only a payload is damaged.
+/// Both checksums begin with the segment's salt XOR the record's offset in it, so that neither
+/// bytes of another segment nor bytes that were copied to another place pass for a record. The
+/// header's own checksum keeps the framing where only a payload is damaged.
 struct RecordHeader: Hashable {
     static let magic: UInt16 = 0x5251
     static let bytes = 24
@@ -52,7 +52,9 @@ struct RecordHeader: Hashable {
 }
 
 extension RecordHeader {
-    /// Reads the header at `source`; `nil` where none stands there. At least 24 bytes are readable.
+    /// Reads the header at `source`; `nil` where none stands there.
+    ///
+    /// At least 24 bytes are readable.
     init?(_ source: UnsafeRawPointer, seed: UInt32) {
         guard source.number(0, as: UInt16.self) == Self.magic,
             source.number(20) == source.crc32c(20, seed: seed)

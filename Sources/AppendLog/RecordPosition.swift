@@ -19,11 +19,15 @@ extension RecordPosition: Comparable {
     }
 }
 
-/// How far the log has got. Sequence numbers are dense from 1; 0 means no record yet.
+/// How far the log has got.
+///
+/// Sequence numbers are dense from 1; 0 means no record yet.
 public struct Watermarks: Hashable, Sendable {
     /// Every record up to here is in the kernel's hands and survives the end of the process.
     public var written: UInt64
-    /// Every record up to here is on disk and survives loss of power. Never above `written`.
+    /// Every record up to here is on disk and survives loss of power.
+    ///
+    /// Never above `written`.
     public var durable: UInt64
 
     public init(written: UInt64, durable: UInt64) {
@@ -66,7 +70,9 @@ public struct RecoveryReport: Hashable, Sendable {
     public var recordsRewritten: UInt64 = 0
     /// Bytes behind the valid end that a crash left half written.
     public var tornBytes = 0
-    /// Durable records that are corrupt or gone. They stay where they are; everything else is there.
+    /// Durable records that are corrupt or gone.
+    ///
+    /// They stay where they are; everything else is there.
     public var lost: [LostRecords] = []
 
     public init() {}

@@ -50,7 +50,11 @@ struct RecordSource {
     ) throws(AppendLogError) -> Result {
         let bytes = piece.buffer.bytes[(Int(position.offset) - piece.offset)...]
         return try show(
-            UnsafeRawBufferPointer(rebasing: bytes), piece.salt ^ position.offset, position, body)
+            UnsafeRawBufferPointer(rebasing: bytes),
+            piece.salt ^ position.offset,
+            position,
+            body
+        )
     }
 
     mutating func close() {
@@ -72,8 +76,13 @@ struct RecordSource {
         let payload = bytes[RecordHeader.bytes..<RecordHeader.bytes + header.payloadBytes]
         return body(
             RecordView(
-                sequence: header.sequence, kind: header.kind, flags: header.flags,
-                position: position, payload: UnsafeRawBufferPointer(rebasing: payload)))
+                sequence: header.sequence,
+                kind: header.kind,
+                flags: header.flags,
+                position: position,
+                payload: UnsafeRawBufferPointer(rebasing: payload)
+            )
+        )
     }
 
     /// Reads the next `count` bytes behind those in the buffer, or as many as the file has.

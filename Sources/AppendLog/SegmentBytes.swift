@@ -31,7 +31,11 @@ final class SegmentBytes {
 
     static func durableUpTo(_ bytes: UnsafeRawBufferPointer, _ link: SegmentChain.Link) -> UInt64? {
         var scan = SegmentScan(
-            bytes, salt: link.header.salt, limit: link.limit, checksPayloads: false)
+            bytes,
+            salt: link.header.salt,
+            limit: link.limit,
+            checksPayloads: false
+        )
         var highest: UInt64?
         while let item = scan.next() {
             if case .group(let group) = item { highest = max(highest ?? 0, group.durableUpTo) }
@@ -65,7 +69,9 @@ extension LogFiles {
         return try area.withMutableBytes { (bytes) throws(AppendLogError) -> SegmentHeader? in
             let count = try read(file, at: 0, into: bytes)
             return try SegmentHeader.decode(
-                UnsafeRawBufferPointer(rebasing: bytes.prefix(count)), path: path)
+                UnsafeRawBufferPointer(rebasing: bytes.prefix(count)),
+                path: path
+            )
         }
     }
 }

@@ -30,15 +30,19 @@ struct SegmentChain {
                 continue
             }
             let limit =
-                if let wanted, wanted.segment == header.index { Int(wanted.offset) } else { Int.max }
+                if let wanted, wanted.segment == header.index { Int(wanted.offset) } else {
+                    Int.max
+                }
             links.append(Link(header: header, limit: limit))
             wanted = header.predecessor
         }
         links.reverse()
     }
 
-    /// Whether the walk, which looks for `wanted` now, takes this segment. Where the wanted one's
-    /// header is gone, the next older stands in: what is missing then shows in the sequence.
+    /// Whether the walk, which looks for `wanted` now, takes this segment.
+    ///
+    /// Where the wanted one's header is gone, the next older stands in: what is missing then shows
+    /// in the sequence.
     private func isPart(_ index: UInt32, of wanted: RecordPosition?) -> Bool {
         guard let wanted else { return true }
         return index <= wanted.segment

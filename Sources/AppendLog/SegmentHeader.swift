@@ -18,8 +18,8 @@
 ///      60      4  CRC-32C of bytes 0 to 59
 /// ```
 ///
-/// Without its salt a whole segment could not be checked, so the same 64 bytes stand again at 512, in
-/// another sector. The first group begins at 1024.
+/// Without its salt a whole segment could not be checked, so the same 64 bytes stand again at 512,
+/// in another sector. The first group begins at 1024.
 struct SegmentHeader: Hashable {
     static let magic: UInt64 = 0x4753_474F_4C50_5041
     static let bytes = 64
@@ -65,9 +65,12 @@ extension SegmentHeader {
             guard copy.number(0) == magic, copy.number(60) == copy.crc32c(60) else { continue }
             try LogFormat.check(copy.number(8), path: path)
             return Self(
-                index: copy.number(12), salt: copy.number(16), incarnation: copy.number(20),
+                index: copy.number(12),
+                salt: copy.number(16),
+                incarnation: copy.number(20),
                 firstSequence: copy.number(24),
-                predecessor: RecordPosition(segment: copy.number(32), offset: copy.number(36)))
+                predecessor: RecordPosition(segment: copy.number(32), offset: copy.number(36))
+            )
         }
         return nil
     }

@@ -23,6 +23,7 @@ struct SegmentScan {
 
     /// - Parameters:
     ///   - bytes: The segment's file from its first byte on.
+    ///   - salt: What its header says.
     ///   - limit: Where the segment ends; what lies behind isn't looked at.
     ///   - checksPayloads: `false` where only headers matter; every payload then passes for sound.
     init(
@@ -51,7 +52,9 @@ struct SegmentScan {
         let start = offset
         var isZero = true
         while offset < end {
-            if offset != start, mayBegin(at: offset), item(at: offset, isTrial: true) != nil { break }
+            if offset != start, mayBegin(at: offset), item(at: offset, isTrial: true) != nil {
+                break
+            }
             isZero = isZero && isZeroWord(at: offset)
             offset += RecordHeader.alignment
         }

@@ -3,13 +3,13 @@
 import Glibc
 import Synchronization
 
-/// A disk in memory that loses power, tears writes and fails when told to: ``LogFiles`` for tests and
-/// the simulator.
+/// A disk in memory that loses power, tears writes and fails when told to: ``LogFiles`` for tests
+/// and the simulator.
 ///
-/// It is as unkind as POSIX allows. What isn't synced may be on disk or not, page by page and in any
-/// order, a page also in part (sectors of 512 bytes are whole). A name is durable only after a sync of
-/// its directory. A failed `fdatasync` marks the pages clean all the same: they read back from the
-/// cache until the power goes. Directories themselves are taken to be there.
+/// It is as unkind as POSIX allows. What isn't synced may be on disk or not, page by page and in
+/// any order, a page also in part (sectors of 512 bytes are whole). A name is durable only after a
+/// sync of its directory. A failed `fdatasync` marks the pages clean all the same: they read back
+/// from the cache until the power goes. Directories themselves are taken to be there.
 package final class SimulatedDisk: LogFiles {
     /// Splitmix64: the same seed gives the same disk.
     package struct Chance: RandomNumberGenerator, Sendable {
@@ -62,7 +62,9 @@ package final class SimulatedDisk: LogFiles {
     }
 
     /// Lets `count` more changing calls pass; from then on every call fails with `EIO`, until
-    /// ``crash(seed:)``. The call at which it happens has still reached the cache.
+    /// ``crash(seed:)``.
+    ///
+    /// The call at which it happens has still reached the cache.
     package func losePower(after count: Int) {
         state.withLock { $0.stepsLeft = count }
     }
@@ -77,7 +79,9 @@ package final class SimulatedDisk: LogFiles {
         state.withLock { $0.syncFault = (count, errno) }
     }
 
-    /// The process dies: its files are closed, its locks let go. The cache stays.
+    /// The process dies: its files are closed, its locks let go.
+    ///
+    /// The cache stays.
     package func endProcess() {
         state.withLock { $0.handles = [:] }
     }

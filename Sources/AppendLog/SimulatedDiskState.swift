@@ -58,7 +58,10 @@ extension SimulatedDisk.State {
         let raw = nextHandle
         nextHandle += 1
         handles[raw] = SimulatedDisk.Handle(
-            file: file, path: path, failuresHeard: files[file]?.failures ?? 0)
+            file: file,
+            path: path,
+            failuresHeard: files[file]?.failures ?? 0
+        )
         return LogFileHandle(rawValue: raw)
     }
 
@@ -99,7 +102,8 @@ extension SimulatedDisk.State {
         }
         file.cached.replaceSubrange(offset..<end, with: bytes)
         file.dirty.formUnion(
-            offset / SimulatedDisk.pageBytes...(end - 1) / SimulatedDisk.pageBytes)
+            offset / SimulatedDisk.pageBytes...(end - 1) / SimulatedDisk.pageBytes
+        )
         files[number] = file
     }
 

@@ -34,6 +34,45 @@ package enum RoleThread {
         }
     }
 
+    /// Runs `body` on a new thread and serves the main actor meanwhile. Main thread only.
+    ///
+    /// Unlike an `await`, it leaves Swift's pool asleep, which would wake up once a second from then on.
+    ///
+    /// - Returns: What `body` returned; `nil` where the main actor can't be served this way: nothing has
+    ///   run then, and ``runToEnd(name:_:)`` does it at the price of those wake-ups.
+    /// - Throws: As ``run(_:_:)``.
+    @MainActor
+    package static func runServingMain(
+        name: String,
+        _ body: @escaping @Sendable () -> Int32
+    ) throws(ProcessError) -> Int32? {
+        let main = clinux_main_queue_descriptor()
+        guard main >= 0 else { return nil }
+        var ends: [Int32] = [-1, -1]
+        guard clinux_pipe(&ends) == 0 else { throw .last("pipe2", name) }
+        let (readEnd, writeEnd) = (ends[0], ends[1])
+        defer {
+            close(readEnd)
+            close(writeEnd)
+        }
+        try run(name) {
+            var code = body()
+            write(writeEnd, &code, MemoryLayout<Int32>.size)
+        }
+        while true {
+            var items = [
+                pollfd(fd: readEnd, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: main, events: Int16(POLLIN), revents: 0),
+            ]
+            poll(&items, 2, -1)
+            if items[1].revents != 0 { clinux_drain_main_queue() }
+            var code: Int32 = 0
+            if read(readEnd, &code, MemoryLayout<Int32>.size) == MemoryLayout<Int32>.size {
+                return code
+            }
+        }
+    }
+
     /// Runs `body` on a new thread and suspends the caller, whose own thread stays free, to its
     /// end.
     ///

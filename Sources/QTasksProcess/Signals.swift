@@ -33,8 +33,8 @@ package enum Signals {
     ///
     /// Ignores SIGPIPE too.
     ///
-    /// A signal that is blocked is still there for a ``SignalDescriptor``, so that a worker can
-    /// take SIGTERM as its own drain.
+    /// A ``SignalDescriptor`` that is made afterwards catches its signals all the same, so that a
+    /// worker can take SIGTERM as its own drain.
     package static func ignoreTerminalSignals() {
         for number in [SIGINT, SIGTERM, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
     }

@@ -29,6 +29,9 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
         static var signal: UInt64 { 1 }
     }
 
+    /// Async handlers run on as many threads, as they would on Swift's own pool.
+    private static var processors: Int { max(2, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+
     /// Messages read in one turn at most, so that results don't wait behind a flood.
     private static var messagesMax: Int { 64 }
 
@@ -46,7 +49,8 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
 
     private let executor: Executor
     private let site: WorkerSite
-    private let threads = BlockingThreads()
+    private let threads = HandlerThreads(limit: Self.processors)
+    private let blockingThreads = HandlerThreads()
     private var running: [Lease: Task<Void, Never>] = [:]
     private var log: WorkerLog
 
@@ -59,7 +63,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
     ///   - slots: Tasks to run at once.
     ///   - endpoints: Where the others are, or will be.
     ///   - inbox: How other threads reach the loop.
-    ///   - signals: A `signalfd(2)` that becomes readable when the worker is to leave, if any. The
+    ///   - signals: A descriptor that becomes readable when the worker is to leave, if any. The
     ///     caller keeps it open until the loop has ended.
     ///   - context: Whose threads move the bytes.
     ///   - logger: Where lines go, the handlers' own included.
@@ -104,6 +108,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
 
     deinit {
         threads.stop()
+        blockingThreads.stop()
     }
 
     /// Works until the worker was told to leave and has nothing left to do.
@@ -167,7 +172,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
 
     private mutating func takeSignal() {
         guard let signals else { return }
-        // One signalfd_siginfo; which signal it was doesn't matter, all of them say "leave".
+        // Which signal it was doesn't matter, all of them say "leave".
         withUnsafeTemporaryAllocation(byteCount: 128, alignment: 8) { info in
             _ = read(signals, info.baseAddress, info.count)
         }
@@ -211,8 +216,8 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
         }
         running[delivery.lease] =
             switch site.handlers[delivery.handler].kind {
-            case .async: Task.detached(operation: operation)
-            case .blocking: Task.detached(executorPreference: threads, operation: operation)
+            case .async: Task.detached(executorPreference: threads, operation: operation)
+            case .blocking: Task.detached(executorPreference: blockingThreads, operation: operation)
             }
     }
 
@@ -220,6 +225,6 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
         delivery.markCancelled()
         guard let task = running[delivery.lease] else { return }
         // Cancelling runs the handler's own cancellation code, and that may block.
-        Task.detached { task.cancel() }
+        Task.detached(executorPreference: blockingThreads) { task.cancel() }
     }
 }

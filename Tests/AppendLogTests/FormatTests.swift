@@ -43,8 +43,13 @@ struct `CRC-32C` {
 struct `The format` {
     @Test func `of a record is what FileFormat.md draws`() {
         var assembler = GroupAssembler(
-            segment: 1, after: RecordPosition(segment: 0, offset: 0), firstSequence: 1,
-            incarnation: 1, segmentBytes: 4096, newSalt: { 0xAABB_CCDD })
+            segment: 1,
+            after: RecordPosition(segment: 0, offset: 0),
+            firstSequence: 1,
+            incarnation: 1,
+            segmentBytes: 4096,
+            newSalt: { 0xAABB_CCDD }
+        )
         let position = assembler.append(kind: 7, flags: 9, payloadBytes: 3) {
             $0.copyBytes(from: [1, 2, 3])
         }
@@ -56,7 +61,8 @@ struct `The format` {
         #expect(Array(bytes[1024..<1032]) == [0x51, 0x47, 0, 0, 32, 0, 0, 0])
         #expect(
             Array(bytes[1048..<1064])
-                == [0x51, 0x52, 7, 9, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
+                == [0x51, 0x52, 7, 9, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+        )
         #expect(Array(bytes[1072...]) == [1, 2, 3, 0, 0, 0, 0, 0])
     }
 
@@ -87,8 +93,13 @@ struct `The format` {
 
     @Test func `takes no record for its own at another place or with another salt`() {
         var assembler = GroupAssembler(
-            segment: 1, after: RecordPosition(segment: 0, offset: 0), firstSequence: 1,
-            incarnation: 1, segmentBytes: 4096, newSalt: { 5 })
+            segment: 1,
+            after: RecordPosition(segment: 0, offset: 0),
+            firstSequence: 1,
+            incarnation: 1,
+            segmentBytes: 4096,
+            newSalt: { 5 }
+        )
         _ = assembler.append(kind: 1, flags: 0, payloadBytes: 8) { $0.copyBytes(from: 0..<8) }
         let record = assembler.close(durableUpTo: 0).flatMap { Array($0.buffer.bytes) }[1048...]
         var moved = [UInt8](repeating: 0, count: 2048)

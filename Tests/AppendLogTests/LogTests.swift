@@ -30,8 +30,11 @@ struct `A log on disk` {
 
     @Test func `gives back what was appended, over many segments and openings`() throws {
         let options = LogOptions(
-            segmentBytes: 64 << 10, recordBytesMax: 10_000, zeroFillAheadBytes: 16 << 10,
-            zeroFillChunkBytes: 4096)
+            segmentBytes: 64 << 10,
+            recordBytesMax: 10_000,
+            zeroFillAheadBytes: 16 << 10,
+            zeroFillChunkBytes: 4096
+        )
         var expected: [[UInt8]] = []
         for round in 0..<3 {
             let (log, entries) = try open(options)
@@ -49,7 +52,10 @@ struct `A log on disk` {
                 if number % 10 == 0 { log.submit() }
             }
             try log.flush()
-            #expect(log.watermarks() == Watermarks(written: sequence(expected), durable: sequence(expected)))
+            #expect(
+                log.watermarks()
+                    == Watermarks(written: sequence(expected), durable: sequence(expected))
+            )
             try log.close()
         }
     }
@@ -65,7 +71,9 @@ struct `A log on disk` {
         try pieces[0].withUnsafeBytes { first in
             try pieces[2].withUnsafeBytes { last in
                 _ = try log.append(
-                    kind: 0, pieces: [first, UnsafeRawBufferPointer(start: nil, count: 0), last])
+                    kind: 0,
+                    pieces: [first, UnsafeRawBufferPointer(start: nil, count: 0), last]
+                )
             }
         }
         try log.close()
@@ -106,14 +114,15 @@ struct `A log on disk` {
     }
 
     @Test func `tells its owner when the watermarks moved`() throws {
-        let event = eventfd(0, Int32(EFD_CLOEXEC.rawValue))
+        let event = eventfd(0, Int32(EFD_CLOEXEC))
         defer { close(event) }
         let (log, _) = try open(onProgress: { eventfd_write(event, 1) })
         try log.append(kind: 1, payload: payload(1))
         log.submit()
         while log.watermarks().durable < 1 {
             var waiting = pollfd(fd: event, events: Int16(POLLIN), revents: 0)
-            try #require(poll(&waiting, 1, 10_000) == 1, "no word in 10 s")
+            let isReady = poll(&waiting, 1, 10_000)
+            try #require(isReady == 1, "no word in 10 s")
             var count: eventfd_t = 0
             eventfd_read(event, &count)
         }
@@ -125,8 +134,6 @@ struct `A log on disk` {
         for number in 0..<50 { try log.append(kind: 3, payload: payload(number, bytes: 500)) }
         try log.flush()
         let reader = try LogReader(directory)
-        try log.append(kind: 3, payload: payload(50))
-        try log.flush()
         var seen: [Entry] = []
         let report = reader.forEach { seen.append(Entry($0)) }
         #expect(seen.map(\.payload) == (0..<50).map { payload($0, bytes: 500) })
@@ -136,6 +143,7 @@ struct `A log on disk` {
         for entry in seen {
             #expect(try reader.withPayload(at: entry.position) { [UInt8]($0) } == entry.payload)
         }
+        try log.append(kind: 3, payload: payload(50))
         try log.close()
         var count = 0
         let closed = try LogReader(directory)

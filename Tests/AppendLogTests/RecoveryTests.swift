@@ -10,7 +10,8 @@ import Testing
 struct `Opening a damaged store` {
     private static let count = 6
 
-    /// A store of six records in three groups; `isClosed`: by its writer, otherwise idle and killed.
+    /// A store of six records in three groups; `isClosed`: by its writer, otherwise idle and
+    /// killed.
     private func store(isClosed: Bool, isIdle: Bool = true) throws -> SimulatedDisk {
         let disk = SimulatedDisk(seed: 3)
         let log = try Opened(disk, .plain).log
@@ -49,7 +50,9 @@ struct `Opening a damaged store` {
                 || found.count + lost.count != Self.count
                 || found != first ?? found || opened.log.lastSequence != UInt64(Self.count)
             {
-                Issue.record("\(what()), opening \(round): found \(found.keys.sorted()), lost \(lost)")
+                Issue.record(
+                    "\(what()), opening \(round): found \(found.keys.sorted()), lost \(lost)"
+                )
             }
             first = found
             disk.endProcess()
@@ -74,8 +77,9 @@ struct `Opening a damaged store` {
         }
     }
 
-    @Test func `any flipped byte of a meta page costs nothing`() throws {
-        let disk = try store(isClosed: true)
+    @Test(arguments: [true, false])
+    func `any flipped byte of a meta page costs nothing`(isClosed: Bool) throws {
+        let disk = try store(isClosed: isClosed, isIdle: false)
         let original = try #require(disk.contents(of: metaPath))
         let inPage = Array(0..<72) + [2000] + Array(4090..<4096)
         for byte in inPage + inPage.map({ $0 + 4096 }) {
@@ -178,6 +182,29 @@ struct `Opening a damaged store` {
         #expect(throws: AppendLogError.metaUnreadable(path: metaPath)) { try Opened(disk, .plain) }
     }
 
+    @Test func `a rotten record doesn't keep the log from growing`() throws {
+        let disk = SimulatedDisk(seed: 1)
+        let log = try Opened(disk).log
+        for number in 0..<12 { try log.append(kind: 1, payload: payload(number, bytes: 450)) }
+        try log.flush()
+        while log.runOnePreparation() {}
+        #expect(disk.contents(of: segmentPath(2)) != nil, "the next segment is prepared")
+        try log.close()
+        var bytes = try #require(disk.contents(of: segmentPath(1)))
+        bytes[1024 + 24 + 24 + 5] ^= 1
+        disk.setContents(of: segmentPath(1), to: bytes)
+        for round in 0..<3 {
+            let again = try Opened(disk)
+            #expect(again.log.recovery.lost.map(\.sequences) == [1...1])
+            #expect(again.entries.count == 11 + 20 * round)
+            for number in 0..<20 {
+                try again.log.append(kind: 1, payload: payload(number, bytes: 450))
+                try again.log.flush()
+            }
+            try again.log.close()
+        }
+    }
+
     @Test func `killed again and again while idle it doesn't grow`() throws {
         let disk = try store(isClosed: false)
         for _ in 0..<10 {
@@ -189,7 +216,8 @@ struct `Opening a damaged store` {
     }
 }
 
-/// A disk on which a sync fails: the kernel then calls the pages clean and reads them from its cache.
+/// A disk on which a sync fails: the kernel then calls the pages clean and reads them from its
+/// cache.
 @Suite
 struct `After a failed sync` {
     @Test(arguments: 0..<50)

@@ -11,9 +11,10 @@ final class TemporaryDirectory {
 
     init() throws {
         var template = Array("/tmp/appendlog-XXXXXX".utf8CString)
-        path = try template.withUnsafeMutableBufferPointer { buffer in
-            String(cString: try #require(mkdtemp(try #require(buffer.baseAddress))))
+        let made = template.withUnsafeMutableBufferPointer { buffer in
+            buffer.baseAddress.flatMap { mkdtemp($0) }.map { String(cString: $0) }
         }
+        path = try #require(made)
     }
 
     deinit {
@@ -48,8 +49,12 @@ struct Opened {
     ) throws(AppendLogError) {
         var entries: [Entry] = []
         log = try Log.open(
-            at: Self.directory, options: options, files: disk, driver: .manual,
-            replay: { entries.append(Entry($0)) })
+            at: Self.directory,
+            options: options,
+            files: disk,
+            driver: .manual,
+            replay: { entries.append(Entry($0)) }
+        )
         self.entries = entries
     }
 }
@@ -57,11 +62,18 @@ struct Opened {
 extension LogOptions {
     /// Segments of two pages: a few records fill one.
     static let small = LogOptions(
-        segmentBytes: 8192, recordBytesMax: 3000, zeroFillAheadBytes: 4096, zeroFillChunkBytes: 1024)
+        segmentBytes: 8192,
+        recordBytesMax: 3000,
+        zeroFillAheadBytes: 4096,
+        zeroFillChunkBytes: 1024
+    )
 
     /// One segment, no preparation.
     static let plain = LogOptions(
-        segmentBytes: 1 << 20, recordBytesMax: 1 << 16, zeroFillAheadBytes: 0)
+        segmentBytes: 1 << 20,
+        recordBytesMax: 1 << 16,
+        zeroFillAheadBytes: 0
+    )
 }
 
 /// The path of a segment on the simulated disk.

@@ -36,7 +36,9 @@ import Testing
     }
 
     @Test func `takes everything it started with it when its group is killed`() throws {
-        let (child, _, grandchild) = try startShellWithGrandchild("sleep 1000 & echo $!; wait")
+        let (child, _, grandchild) = try startShellWithGrandchild(
+            "sleep 1000 >/dev/null 2>&1 & echo $!; wait"
+        )
         #expect(ProcessGroup.isLeader(child.pid))
         #expect(child.killGroup())
         #expect(hasEndedInTime(grandchild))
@@ -44,7 +46,10 @@ import Testing
     }
 
     @Test func `leaves nothing of its group behind once it is reaped`() throws {
-        let (child, _, grandchild) = try startShellWithGrandchild("sleep 1000 >&2 & echo $!")
+        let (child, _, grandchild) = try startShellWithGrandchild(
+            "sleep 1000 >/dev/null 2>&1 & echo $!"
+        )
+        defer { grandchild.kill() }  // it would outlive a failed test
         #expect(waitForEnd(child)?.cause == .exited(code: 0))
         #expect(hasEndedInTime(grandchild))
     }

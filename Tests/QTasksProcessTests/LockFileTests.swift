@@ -21,6 +21,18 @@ import Testing
         _ = consume first
     }
 
+    @Test func `held by another run that lives is refused at once`() throws {
+        let first = try LockFile.acquire(at: path, runID: "aa")
+        let path = path
+        let asking = try waiting {
+            // Without end: only a refusal that doesn't wait gets out of it.
+            _ = try LockFile.acquire(at: path, runID: "bb", patienceMilliseconds: -1)
+        }
+        #expect(asking.hasEndedInTime)
+        #expect(asking.error as? ProcessError == .homeInUse(path: path, pid: getpid()))
+        _ = consume first
+    }
+
     @Test func `tells who holds it, and is free again afterwards`() throws {
         #expect(try LockFile.holder(of: path) == nil, "no file")
         var lock: LockFile? = try LockFile.acquire(at: path, runID: "a-longer-run")
@@ -58,6 +70,27 @@ import Testing
         _ = consume first
     }
 
+    @Test func `is left to a holder of the same run that is about to end`() throws {
+        // It ends by itself once the kernel says that somebody waits for the lock.
+        let waiter = "-> FLOCK .*:$(stat -c %i '\(path)') "
+        let child = try startHolder(
+            of: "aa",
+            until: "until grep -q -e \"\(waiter)\" /proc/locks; do :; done; exit 5"
+        )
+        defer { child.killGroup() }
+        let path = path
+        let asking = try waiting {
+            _ = try LockFile.acquire(
+                at: path,
+                runID: "aa",
+                patienceMilliseconds: patienceMilliseconds
+            )
+        }
+        #expect(waitForEnd(child)?.cause == .exited(code: 5))
+        #expect(asking.hasEndedInTime)
+        #expect(asking.error == nil)
+    }
+
     @Test func `is got by killing a holder of the same run that hangs`() throws {
         let child = try startHolder(of: "aa")
         let lock = try LockFile.acquire(at: path, runID: "aa", patienceMilliseconds: 1000)
@@ -86,12 +119,12 @@ import Testing
     }
 
     /// Another process that holds the lock, and about which the file says so.
-    private func startHolder(of run: String, startedLaterBy ticks: UInt64 = 0) throws
-        -> ChildProcess
-    {
-        let (child, line) = try startShell(
-            "exec 9<>'\(path)'; flock 9 && echo held; exec sleep 1000"
-        )
+    private func startHolder(
+        of run: String,
+        startedLaterBy ticks: UInt64 = 0,
+        until end: String = "exec sleep 1000"
+    ) throws -> ChildProcess {
+        let (child, line) = try startShell("exec 9<>'\(path)'; flock 9 && echo held; \(end)")
         try #require(line == "held")
         let identity = try #require(ProcessIdentity.of(pid: child.pid))
         let told = ProcessIdentity(pid: child.pid, startTime: identity.startTime + ticks)

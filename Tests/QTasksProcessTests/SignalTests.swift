@@ -7,7 +7,7 @@ import Testing
 @testable import QTasksProcess
 
 @Suite struct `Signals of a process` {
-    @Test func `are read once they are blocked`() throws {
+    @Test func `are read one by one, also where they were blocked`() throws {
         let ended = try waitForThread {
             Signals.blockAll()
             let signals = try SignalDescriptor([SIGUSR1, SIGUSR2])
@@ -35,7 +35,7 @@ import Testing
         #expect(ended)
     }
 
-    @Test func `that are ignored and blocked can still be read`() async {
+    @Test func `that were ignored and blocked can still be read`() async {
         await #expect(processExitsWith: .success) {
             Signals.blockAll()
             Signals.ignoreTerminalSignals()

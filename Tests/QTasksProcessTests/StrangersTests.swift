@@ -10,7 +10,9 @@ import Testing
     @Test func `takes orphans, and leaves known children to who knows them`() async {
         await #expect(processExitsWith: .success) {
             try Strangers.adopt()
-            let (child, stranger, handle) = try startShellWithGrandchild("sleep 1000 >&2 & echo $!")
+            let (child, stranger, handle) = try startShellWithGrandchild(
+                "sleep 1000 >/dev/null 2>&1 & echo $!"
+            )
             try #require(Polling.isReadable(child.pidfd, withinMilliseconds: patienceMilliseconds))
             #expect(Strangers.reapNext(known: [child.pid]) == .known(pid: child.pid))
             #expect(child.reap()?.cause == .exited(code: 0))

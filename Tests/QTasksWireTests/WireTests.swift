@@ -122,7 +122,7 @@ struct `Messages` {
             outcome: outcome)
         var writer = WireWriter()
         entry.write(to: &writer)
-        try writer.bytes.withUnsafeBytes { bytes in
+        try writer.bytes.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws in
             var reader = WireReader(bytes)
             #expect(try ResultEntry(from: &reader) == entry)
             #expect(reader.isAtEnd)
@@ -139,7 +139,7 @@ struct `Messages` {
         record.isUnroutable = true
         var writer = WireWriter()
         record.write(to: &writer)
-        try writer.bytes.withUnsafeBytes { bytes in
+        try writer.bytes.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws in
             var reader = WireReader(bytes)
             #expect(try TaskRecord(from: &reader) == record)
         }
@@ -153,7 +153,7 @@ struct `Messages` {
             window: 12, names: ["a", "größe"],
             running: [Holding(id: TaskID(), lease: Lease(rawValue: 1))],
             done: [Holding(id: TaskID(), lease: Lease(rawValue: 2))])
-        try hello.encoded().withUnsafeBytes { bytes in
+        try hello.encoded().withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws in
             var reader = WireReader(bytes)
             #expect(try MessageHeader.read(from: &reader).command == .hello)
             #expect(try Hello(from: &reader) == hello)

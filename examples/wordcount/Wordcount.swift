@@ -27,6 +27,7 @@ struct Wordcount {
         }
     }
 
+    @MainActor
     static func main() async {
         await shared.app.main(adding: [Count.self])
     }

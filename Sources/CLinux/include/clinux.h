@@ -82,4 +82,11 @@ int clinux_release_signal(int signal);
 /// pipe2(2): a pipe whose ends don't block and don't pass to what this process executes.
 int clinux_pipe(int ends[2]);
 
+/// A descriptor that is readable while something waits for the main thread (Swift's main actor), or -1
+/// where this libdispatch has none. Main thread only; Foundation's run loop uses the same entry points.
+int clinux_main_queue_descriptor(void);
+
+/// Runs what waits for the main thread. Main thread only.
+void clinux_drain_main_queue(void);
+
 #endif

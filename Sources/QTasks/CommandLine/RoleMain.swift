@@ -15,6 +15,10 @@ import QTasksWorker
 enum RoleMain {
     /// Takes the role that the parent gave this process.
     ///
+    /// A worker's loop gets a thread of its own, so that handlers may use the main actor. All others run
+    /// right here: the main thread lives as long as the process, which the kernel ties children to (H13),
+    /// and nothing of Swift's concurrency is woken up.
+    ///
     /// - Returns: The exit code.
     @MainActor
     static func run(_ handover: RoleHandover, app: QueueTasks) async -> Int32 {
@@ -27,15 +31,26 @@ enum RoleMain {
             let executor = app.executor
             let name = processName(handover.role)
             _ = clinux_set_name(name)
-            // on a thread of its own: loops block, and the kernel ties children to the thread (H13)
-            let end = try await RoleThread.runToEnd(name: name) {
+            guard handover.role == "worker" else {
+                return run(handover, home, config, registry, executor)
+            }
+            return try await runServingMain(name: name) {
                 run(handover, home, config, registry, executor)
             }
-            return end.get()
         } catch {
             CommandOutput.complain("\(handover.role): \(error)")
             return ExitReport.codeOfPermanentFailure
         }
+    }
+
+    /// Runs a worker's loop on a thread of its own and serves the main actor meanwhile.
+    @MainActor
+    static func runServingMain(
+        name: String,
+        _ body: @escaping @Sendable () -> Int32
+    ) async throws -> Int32 {
+        if let code = try RoleThread.runServingMain(name: name, body) { return code }
+        return try await RoleThread.runToEnd(name: name, body).get()
     }
 
     private static func run(
@@ -101,7 +116,8 @@ private final class WorkerSettings: Sendable {
     init(_ inbox: WorkerInbox, _ endpoints: ConfigEndpoints, _ config: QueueConfig) {
         connection = try? ConfigConnection(endpoints: endpoints)
         guard let changes = connection?.watch("*") else { return }
-        Task.detached {
+        // a thread that sleeps, not Swift's pool: an idle worker stays idle (P8)
+        Task.detached(executorPreference: HandlerThreads(limit: 1)) {
             for await change in changes {
                 switch change.key {
                 case ConfigKey.workerSlots:

@@ -30,11 +30,10 @@ struct RunCommand: AsyncParsableCommand {
         let home = try HomeDirectory(at: app.home)
         let hasTasks = !app.registry.handlers.isEmpty
         _ = clinux_set_name("qtasks-starter")
-        let end = try await RoleThread.runToEnd(name: "qtasks-starter") {
-            StarterRole.run(
-                home: home, config: config, workers: config.workerCount(hasTasks: hasTasks))
-        }
-        throw ExitCode(end.get())
+        // on the main thread, which lives as long as the process: the children's lives hang on it (H13)
+        let code = StarterRole.run(
+            home: home, config: config, workers: config.workerCount(hasTasks: hasTasks))
+        throw ExitCode(code)
     }
 }
 
@@ -67,10 +66,10 @@ struct WorkerCommand: AsyncParsableCommand {
         let executor = app.executor
         let home = try HomeDirectory(at: app.home)
         let settled = config
-        let end = try await RoleThread.runToEnd(name: "qtasks-worker") {
+        let code = try await RoleMain.runServingMain(name: "qtasks-worker") {
             RoleMain.runWorker(registry, executor, home: home, config: settled, parent: nil)
         }
-        throw ExitCode(end.get())
+        throw ExitCode(code)
     }
 }
 

@@ -4,12 +4,13 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// Threads for handlers that block: as many as are busy at once, made on demand and used again.
+/// Threads for handlers: made on demand, used again, asleep while there is nothing to run.
 ///
-/// Swift's cooperative pool has one thread a core, and a handler that blocks one keeps every other
-/// task of the process from it. A `Task` that prefers this executor runs here until it suspends,
-/// and comes back here afterwards (SE-0417).
-final class BlockingThreads: _Concurrency.TaskExecutor {
+/// A `Task` that prefers this executor runs here until it suspends, and comes back here afterwards
+/// (SE-0417). Not Swift's own pool, for two reasons: it has one thread a core, and a handler that
+/// blocks keeps all others from it; and the library under it wakes up once a second for as long as
+/// the process lives, which an idle worker must not (P8).
+package final class HandlerThreads: _Concurrency.TaskExecutor {
     private struct State {
         var jobs = Fifo<UnownedJob>()
         var jobCount = 0
@@ -24,7 +25,11 @@ final class BlockingThreads: _Concurrency.TaskExecutor {
     nonisolated(unsafe) private let lock: UnsafeMutablePointer<pthread_mutex_t>
     nonisolated(unsafe) private let wake: UnsafeMutablePointer<pthread_cond_t>
 
-    init() {
+    private let threadsMax: Int
+
+    /// - Parameter limit: The most threads; `nil`: as many as there are jobs at once, for those that block.
+    package init(limit: Int? = nil) {
+        threadsMax = limit ?? .max
         state = .allocate(capacity: 1)
         state.initialize(to: State())
         lock = .allocate(capacity: 1)
@@ -44,18 +49,19 @@ final class BlockingThreads: _Concurrency.TaskExecutor {
         state.deallocate()
     }
 
-    func enqueue(_ job: consuming ExecutorJob) {
+    package func enqueue(_ job: consuming ExecutorJob) {
         pthread_mutex_lock(lock)
         state.pointee.jobs.append(UnownedJob(job))
         state.pointee.jobCount += 1
-        let isShort = state.pointee.jobCount > state.pointee.idle
+        let isShort =
+            state.pointee.jobCount > state.pointee.idle && state.pointee.threads < threadsMax
         if isShort { state.pointee.threads += 1 } else { pthread_cond_signal(wake) }
         pthread_mutex_unlock(lock)
         if isShort { addThread() }
     }
 
     /// Lets the idle threads end, and the busy ones when their job is done.
-    func stop() {
+    package func stop() {
         pthread_mutex_lock(lock)
         state.pointee.isStopping = true
         pthread_cond_broadcast(wake)
@@ -70,7 +76,7 @@ final class BlockingThreads: _Concurrency.TaskExecutor {
             { executor in
                 guard let executor else { return nil }
                 _ = clinux_set_name("qtasks-task")
-                Unmanaged<BlockingThreads>.fromOpaque(executor).takeRetainedValue().run()
+                Unmanaged<HandlerThreads>.fromOpaque(executor).takeRetainedValue().run()
                 return nil
             },
             Unmanaged.passRetained(self).toOpaque()
@@ -83,7 +89,7 @@ final class BlockingThreads: _Concurrency.TaskExecutor {
         pthread_mutex_lock(lock)
         state.pointee.threads -= 1
         // With others at work the job only waits for one of them.
-        precondition(state.pointee.threads > 0, "no thread can be made for a blocking handler")
+        precondition(state.pointee.threads > 0, "no thread can be made for a handler")
         pthread_mutex_unlock(lock)
     }
 

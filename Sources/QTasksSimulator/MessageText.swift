@@ -1,0 +1,173 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksStorage
+import QTasksWire
+
+/// Messages and records in a person's words, for the trace of a run that went wrong.
+struct MessageText {
+    /// What a task is called.
+    let name: (TaskID) -> String
+
+    func describe(_ bytes: [UInt8]) -> String {
+        guard !bytes.isEmpty else { return "probe" }
+        return bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            do {
+                let header = try MessageHeader.read(from: &reader)
+                return "\(header.command) \(try body(header.command, &reader))"
+            } catch {
+                return "\(bytes.count) bytes that can't be read: \(error)"
+            }
+        }
+    }
+
+    func describe(kind: UInt8, _ bytes: [UInt8]) -> String {
+        bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            do {
+                switch StoredKind(rawValue: kind) {
+                case .add:
+                    let add = try StoredAdd(from: &reader)
+                    return "ADD \(name(try Envelope(add.envelope).id)) \(add.durability)"
+                case .lease:
+                    let lease = try StoredLease(from: &reader)
+                    return "LEASE \(name(lease.id)) \(lease.lease)"
+                case .finish:
+                    let finish = try StoredFinish(from: &reader)
+                    return "FINISH \(name(finish.result.id)) \(finish.result.lease) \(finish.status)"
+                case .release:
+                    let release = try StoredRelease(from: &reader)
+                    let flags =
+                        (release.isSuspect ? " suspect" : "") + (release.isCounted ? " counted" : "")
+                    return "RELEASE \(text(release.holding)) \(release.cause) -> "
+                        + "\(release.status)\(flags)"
+                case .stale: return "STALE \(text(try StoredStale(from: &reader).holding))"
+                case .worker: return "WORKER"
+                case nil: return "kind \(kind)"
+                }
+            } catch {
+                return "kind \(kind): \(error)"
+            }
+        }
+    }
+
+    private func text(_ holding: Holding) -> String { "\(name(holding.id)) \(holding.lease)" }
+
+    private func list<Element>(
+        _ reader: inout WireReader,
+        _ next: (inout WireReader) throws -> Element,
+        _ describe: (Element) -> String
+    ) rethrows -> String {
+        var texts: [String] = []
+        while !reader.isAtEnd { texts.append(describe(try next(&reader))) }
+        return texts.joined(separator: ", ")
+    }
+
+    private func body(_ command: Command, _ reader: inout WireReader) throws -> String {
+        switch command {
+        case .add:
+            let message = try AddMessage(from: &reader)
+            let ids = try list(&reader, { try Envelope(from: &$0).id }, name)
+            return ids + (message.options.contains(.wait) ? " and wait" : "")
+        case .get:
+            let message = try GetMessage(from: &reader)
+            let what = message.options.contains(.wait) ? "the end of " : ""
+            return what + message.ids.map(name).joined(separator: ", ")
+        case .added:
+            return try list(&reader, { try AddReceipt(from: &$0) }) { "\(name($0.id)) \($0.verdict)" }
+        case .records:
+            _ = try reader.u8("flags")
+            return try list(&reader, { try RecordReply(from: &$0) }) { reply in
+                let status = reply.record.first.flatMap { TaskStatus(code: $0)?.rawValue }
+                return "\(name(reply.id)) \(reply.state) \(status ?? "")"
+            }
+        case .welcome: return "incarnation \(try Welcome(from: &reader).incarnation)"
+        case .hello:
+            let hello = try Hello(from: &reader)
+            let running = hello.running.map(text).joined(separator: ", ")
+            let done = hello.done.map(text).joined(separator: ", ")
+            return "window \(hello.window) running [\(running)] done [\(done)]"
+        case .credit: return "window \(try CreditMessage.read(from: &reader))"
+        case .handBack: return try reader.holdings("holdings").map(text).joined(separator: ", ")
+        case .reconciled:
+            return try list(&reader, { ($0, try $0.lease("lease"), try $0.u8("verdict")) }) {
+                "\($0.1) \(ReconcileVerdict(rawValue: $0.2).map { "\($0)" } ?? "?")"
+            }
+        case .work: return try work(&reader)
+        case .results:
+            _ = try reader.worker("worker")
+            return try list(&reader, { try ResultEntry(from: &$0) }) {
+                "\(name($0.id)) \($0.lease)"
+            }
+        case .propose: return try list(&reader, { try Proposal(from: &$0) }, describe)
+        case .opened: return "incarnation \(try Opened(from: &reader).incarnation)"
+        case .snapshot: return try list(&reader, { try SnapshotItem(from: &$0) }, describe)
+        case .verdicts:
+            let written = try reader.integer("written", as: UInt64.self)
+            let durable = try reader.integer("durable", as: UInt64.self)
+            let items = try list(&reader, { try Verdict(from: &$0) }, describe)
+            return "written \(written) durable \(durable) \(items)"
+        case .error: return "\(try ErrorMessage.read(from: &reader))"
+        default: return ""
+        }
+    }
+
+    private func work(_ reader: inout WireReader) throws -> String {
+        var acknowledged: [String] = []
+        for _ in 0..<(try reader.integer("acks", as: UInt32.self)) {
+            acknowledged.append("\(try reader.lease("ack"))")
+        }
+        let tasks = try list(
+            &reader, { (try LeasedTask(from: &$0), try Envelope(from: &$0).id) }
+        ) { "\(name($0.1)) \($0.0.lease)" }
+        return "acks [\(acknowledged.joined(separator: ", "))] tasks [\(tasks)]"
+    }
+
+    private func describe(_ proposal: Proposal) -> String {
+        switch proposal {
+        case .add(_, _, let lease, _, let bytes):
+            let id = (try? Envelope(bytes)).map { name($0.id) } ?? "?"
+            return lease == .none ? "add \(id)" : "add \(id) with \(lease)"
+        case .lease(_, let id, let lease, _, let synced):
+            return "lease \(name(id)) \(lease)\(synced ? " synced" : "")"
+        case .release(_, let holding, let cause, let isShared, let counts):
+            return "release \(text(holding)) \(cause)\(isShared ? " shared" : "")"
+                + (counts ? " counts" : "")
+        case .watch(let id): return "watch \(name(id))"
+        case .read(_, let id): return "read \(name(id))"
+        case .worker(let id, let process): return "worker \(id) is pid \(process.pid)"
+        case .count: return "count"
+        }
+    }
+
+    private func describe(_ item: SnapshotItem) -> String {
+        switch item {
+        case .queued(let placement):
+            "queued \(name(placement.id))\(placement.isSuspect ? " suspect" : "")"
+        case .scheduled(let placement, _): "scheduled \(name(placement.id))"
+        case .running(let placement, let lease, _): "running \(name(placement.id)) \(lease)"
+        case .worker(_, let process): "worker pid \(process.pid)"
+        case .end: "end"
+        }
+    }
+
+    private func describe(_ verdict: Verdict) -> String {
+        switch verdict {
+        case .added(_, let sequence, let leased, let due, _):
+            "added \(sequence)\(leased ? " leased" : "")\(due > 0 ? " delayed" : "")"
+        case .exists(_, let sequence, let status): "exists \(sequence) \(status)"
+        case .refused(_, let refusal): "refused \(refusal.code)"
+        case .leased(_, let task, _): "leased \(task.lease)"
+        case .stale(_, let status): "stale \(status.map { "\($0)" } ?? "-")"
+        case .released(_, let holding, let status, let isSuspect):
+            "released \(text(holding)) \(status.map { "\($0)" } ?? "-")\(isSuspect ? " suspect" : "")"
+        case .finished(let holding, _, let verdict, let status, _, let record):
+            "finished \(text(holding)) \(verdict) \(status.map { "\($0)" } ?? "-")"
+                + (record.isEmpty ? "" : " told")
+        case .record(_, let record): "record of \(record.count) bytes"
+        case .final(let id, _): "final \(name(id))"
+        case .counts: "counts"
+        }
+    }
+}

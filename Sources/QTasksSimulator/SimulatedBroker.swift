@@ -1,0 +1,204 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksBroker
+import QTasksModel
+import QTasksWire
+import ZeroMQ
+
+/// The Broker's process around the production core, as `BrokerLoop` is.
+final class SimulatedBroker: SimulatedProcess {
+    private(set) var state: BrokerState
+    private var clients: BoundSocket?
+    private var workers: BoundSocket?
+    private var storage: ConnectingSocket?
+    private(set) var child: SimulatedStorage?
+    private var storageLife = 0
+
+    /// Workers whose pidfd is in the poll set.
+    private var watched: [WorkerID: SimulatedWorker] = [:]
+
+    // pidfds that are ready.
+    private var deadWorkers: [WorkerID] = []
+    private var isStorageDead = false
+
+    init(_ world: World, life: Int) {
+        state = BrokerState(
+            settings: .init(
+                config: world.scenario.config, pid: world.nextPid, parentPid: 1,
+                home: "/simulated"))
+        super.init(world, ProcessName(role: .broker, life: life))
+        clients = world.network.bind(.clients, by: self)
+        workers = world.network.bind(.workers, by: self)
+        world.after(world.random.nanoseconds(0...5 * .millisecond)) { [self] in startStorage() }
+    }
+
+    override var nextDeadline: UInt64? { state.nextDeadline }
+
+    override var hasUnread: Bool {
+        let network = world.network
+        return [clients, workers].contains { $0.map { network.hasArrived(on: $0) } ?? false }
+            || storage.map { network.hasArrived(on: $0) } ?? false
+    }
+
+    override func cleanUp() {
+        watched = [:]
+        // PR_SET_PDEATHSIG
+        if let child {
+            world.after(world.random.nanoseconds(0...2 * .millisecond)) {
+                child.end("its parent died")
+            }
+        }
+        world.brokerEnded(self)
+    }
+
+    override func turn(timerFired: Bool) {
+        guard let clients, let workers else { return }
+        world.checker.order.beginTurn()
+        state.advance(to: world.now)
+        let hasHeard = receiveStorage()
+        let hasWorkers = receiveWorkers(workers)
+        serveDescriptors()
+        let hasClients = receiveClients(clients)
+        if timerFired {
+            state.timer(now: world.now)
+            world.checker.order.timer(now: world.now.monotonic)
+        }
+        carryOut(state.flush())
+        // the loop looks once more, without sleeping, after a turn that had something
+        if hasHeard || hasWorkers || hasClients { wake() }
+    }
+
+    // MARK: Receiving
+
+    private func receiveStorage() -> Bool {
+        guard let storage else { return false }
+        let messages = world.network.receive(on: storage, atMost: world.turnLimit())
+        for bytes in messages {
+            world.checker.brokerHeard(bytes)
+            do {
+                try bytes.withUnsafeBytes { try state.storageMessage($0) }
+            } catch {
+                world.checker.fail("the Broker can't read what Storage said: \(error)")
+            }
+        }
+        return !messages.isEmpty
+    }
+
+    private func receiveWorkers(_ socket: BoundSocket) -> Bool {
+        let limit = deadWorkers.isEmpty ? world.turnLimit() : .max
+        let messages = world.network.receive(on: socket, atMost: limit)
+        for (connection, bytes) in messages {
+            var session = connection.routingID
+            if world.plant == .oldSessionHonoured, let current = connection.socket.connection {
+                session = current.routingID
+            }
+            let peer = PeerProcess.local(pid: connection.socket.owner.pid)
+            bytes.withUnsafeBytes { state.workerMessage($0, from: session, peer: peer) }
+        }
+        return !messages.isEmpty
+    }
+
+    private func receiveClients(_ socket: BoundSocket) -> Bool {
+        let messages = world.network.receive(on: socket, atMost: world.turnLimit())
+        for (connection, bytes) in messages {
+            bytes.withUnsafeBytes { state.clientMessage($0, from: connection.routingID) }
+        }
+        return !messages.isEmpty
+    }
+
+    // MARK: Processes
+
+    private func startStorage() {
+        guard isAlive else { return }
+        storageLife += 1
+        let child = SimulatedStorage(world, life: world.takeLife(.storage), parent: self)
+        self.child = child
+        world.storageStarted(child)
+        storage = world.network.connect(to: .storage, by: self)
+    }
+
+    /// Storage's pidfd is ready.
+    func storageEnded() {
+        guard isAlive else { return }
+        isStorageDead = true
+        wake()
+    }
+
+    /// A worker's pidfd is ready, if it is watched.
+    func workerEnded(_ worker: SimulatedWorker) {
+        guard isAlive, watched[worker.id] === worker else { return }
+        deadWorkers.append(worker.id)
+        wake()
+    }
+
+    private func serveDescriptors() {
+        let dead = deadWorkers
+        deadWorkers = []
+        for worker in dead where watched[worker] != nil {
+            state.workerDied(worker, wasSeen: true)
+        }
+        guard isStorageDead else { return }
+        isStorageDead = false
+        child = nil
+        if let storage { world.network.close(storage) }
+        storage = nil
+        state.storageLost()
+        world.after(world.random.nanoseconds(0...150 * .millisecond)) { [self] in startStorage() }
+    }
+
+    // MARK: Carrying out
+
+    private func carryOut(_ outbox: BrokerOutbox) {
+        for message in outbox.toStorage {
+            world.checker.brokerProposed(message)
+            if let storage { _ = world.network.send(message, on: storage) }
+        }
+        for (session, message) in Self.ordered(outbox.toWorkers) {
+            world.checker.brokerToldWorker(message, session)
+            guard let workers else { continue }
+            if !world.network.send(message, on: workers, to: session) {
+                state.workerUnreachable(session)
+            }
+        }
+        for (session, message) in Self.ordered(outbox.toClients) {
+            world.checker.brokerToldClient(message)
+            guard let clients else { continue }
+            if !world.network.send(message, on: clients, to: session) {
+                state.clientGone(session)
+            }
+        }
+        for deed in outbox.deeds { carryOut(deed) }
+    }
+
+    /// By session: in which order different peers are told comes from a dictionary and means nothing.
+    private static func ordered(
+        _ messages: [(session: Session, message: [UInt8])]
+    ) -> [(session: Session, message: [UInt8])] {
+        messages.enumerated()
+            .sorted { ($0.element.session.order, $0.offset) < ($1.element.session.order, $1.offset) }
+            .map(\.element)
+    }
+
+    private func carryOut(_ deed: BrokerOutbox.Deed) {
+        switch deed {
+        case .check(let id, let process): check(id, process)
+        case .forget(let id): watched[id] = nil
+        case .kill(let id): watched[id]?.end("killed by the Broker")
+        case .drained, .finish: break
+        }
+    }
+
+    private func check(_ id: WorkerID, _ process: WorkerProcess) {
+        guard let worker = world.livingWorker(process) else {
+            return state.workerDied(id, wasSeen: false)
+        }
+        watched[id] = worker
+    }
+}
+
+extension RoutingID {
+    /// Its number: the simulated network counts them.
+    var order: UInt64 {
+        withBytes { $0.reduce(0) { $0 << 8 | UInt64($1) } }
+    }
+}

@@ -1,0 +1,74 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksClient
+import QTasksModel
+import QTasksWire
+
+/// A client's process around the production core, as `ClientLoop` is.
+final class SimulatedClient: SimulatedProcess {
+    private var state = ClientState(broker: "the simulated system")
+    private var socket: ConnectingSocket?
+    private var commands: [(call: UInt64, ClientRequest)] = []
+    private var callNext: UInt64 = 1
+
+    /// What each call asked for.
+    private var calls: [UInt64: [TaskID]] = [:]
+
+    init(_ world: World, number: Int, life: Int) {
+        super.init(world, ProcessName(role: .client, number: number, life: life))
+        socket = world.network.connect(to: .clients, by: self)
+    }
+
+    /// A caller wants something.
+    func begin(_ request: ClientRequest, of ids: [TaskID]) {
+        calls[callNext] = ids
+        commands.append((callNext, request))
+        callNext += 1
+        wake()
+    }
+
+    var hasOpenCalls: Bool { !calls.isEmpty }
+
+    override var nextDeadline: UInt64? { state.nextDeadline }
+
+    override var hasUnread: Bool { socket.map { world.network.hasArrived(on: $0) } ?? false }
+
+    override func turn(timerFired: Bool) {
+        guard let socket else { return }
+        let now = world.now.monotonic
+        for bytes in world.network.receive(on: socket, atMost: world.turnLimit()) {
+            bytes.withUnsafeBytes { state.received($0, now: now) }
+        }
+        for (call, request) in commands { state.begin(call, request, deadline: nil, now: now) }
+        commands = []
+        if timerFired { state.timer(now: now) }
+        state.flush(now: now)
+        for message in state.takeMessages() {
+            guard world.network.send(message, on: socket) else {
+                state.disconnected()
+                break
+            }
+        }
+        for completion in state.takeCompletions() { complete(completion) }
+        if state.malformedCount > 0 { world.checker.fail("a client got a message it can't read") }
+    }
+
+    private func complete(_ completion: ClientCompletion) {
+        guard let ids = calls.removeValue(forKey: completion.call) else {
+            return world.checker.fail("call \(completion.call) of \(name) ended twice")
+        }
+        switch completion.result {
+        case .success(.added(let failures)):
+            for (index, id) in ids.enumerated() {
+                world.checker.clientHeard(of: id, failure: failures[index])
+            }
+        case .success(.reports(let reports)):
+            guard reports.count == ids.count else {
+                return world.checker.fail("\(reports.count) reports of \(ids.count) tasks")
+            }
+            for (id, report) in zip(ids, reports) { world.checker.clientHeard(of: id, report) }
+        case .success(.pong), .success(.inspected): break
+        case .failure(let error): world.checker.fail("\(name): \(error)")
+        }
+    }
+}

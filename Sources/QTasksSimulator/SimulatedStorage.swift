@@ -1,0 +1,278 @@
+// Part of QTasks. License: see LICENSE.
+
+import AppendLog
+import QTasksModel
+import QTasksStorage
+import QTasksWire
+import ZeroMQ
+
+/// Storage's process around the production core and the production log, as `StorageLoop` is; the
+/// log's threads are events of the world.
+final class SimulatedStorage: SimulatedProcess {
+    /// How long after the last commit the log's lower bound is written (`StorageLoop`).
+    private static let idlePause: UInt64 = .second
+
+    /// Small, so that segments end often.
+    static let options = LogOptions(
+        segmentBytes: 48 << 10,
+        recordBytesMax: 16 << 10,
+        zeroFillAheadBytes: 8 << 10,
+        zeroFillChunkBytes: 8 << 10
+    )
+
+    /// The Broker that started it.
+    let parent: SimulatedBroker
+
+    private(set) var log: AuditedLog?
+    private(set) var state: StorageState?
+    private var broker: BoundSocket?
+    private var results: BoundSocket?
+    private var session: RoutingID?
+    private var submitted: UInt64 = 0
+    private var lastCommit: UInt64 = 0
+    private var idleAt: UInt64?
+    private var hasProgressed = false
+    private var isPlanned: [Bool] = [false, false, false]
+
+    init(_ world: World, life: Int, parent: SimulatedBroker) {
+        self.parent = parent
+        super.init(world, ProcessName(role: .storage, life: life))
+        planOpening()
+    }
+
+    override var nextDeadline: UInt64? { idleAt }
+
+    override var hasUnread: Bool {
+        guard let broker, let results else { return false }
+        return world.network.hasArrived(on: broker) || world.network.hasArrived(on: results)
+    }
+
+    override func cleanUp() {
+        if let log { world.checker.storageEnded(marks: log.watermarks()) }
+        log = nil
+        state = nil
+        world.disk.endProcess()
+        world.storageEnded(self)
+    }
+
+    // MARK: Opening
+
+    private func planOpening() {
+        world.after(world.random.nanoseconds(.millisecond...30 * .millisecond)) { [self] in
+            guard isAlive else { return }
+            // the lock is another's until that one has ended (H12)
+            guard !world.isStoreTaken(but: self) else { return planOpening() }
+            open()
+        }
+    }
+
+    private func open() {
+        let settings = StorageState.Settings(
+            config: world.scenario.config,
+            directory: World.store,
+            bootID: world.bootID,
+            pid: pid,
+            seed: world.scenario.seed
+        )
+        var state = StorageState(settings: settings, now: world.now)
+        var records: [Ledger.Record] = []
+        do {
+            let log = try Log.open(
+                at: World.store,
+                options: Self.options,
+                files: world.disk,
+                driver: .manual
+            ) { record in
+                let place = StoredPlace(sequence: record.sequence, position: record.position)
+                records.append(
+                    Ledger.Record(
+                        sequence: record.sequence, kind: record.kind,
+                        bytes: Array(record.payload)))
+                do {
+                    try state.replay(kind: record.kind, payload: record.payload, at: place)
+                } catch {
+                    world.checker.fail("record \(record.sequence) can't be read back: \(error)")
+                }
+            }
+            self.log = AuditedLog(log, by: self)
+            self.state = state
+            submitted = log.lastSequence
+            world.checker.storageOpened(log, records)
+        } catch {
+            return world.storeFailed(self, error)
+        }
+        results = world.network.bind(.results, by: self)
+        broker = world.network.bind(.storage, by: self)
+        plan(.prepare)
+        wake()
+    }
+
+    // MARK: A turn
+
+    override func turn(timerFired: Bool) {
+        guard let log, var state, let broker, let results else { return }
+        // lent out for the turn, so that its collections aren't copied
+        self.state = nil
+        if hasProgressed {
+            hasProgressed = false
+            if let failure = log.log.failure { world.checker.fail("the log failed: \(failure)") }
+        }
+        if timerFired { timer(log) }
+        receiveBroker(broker, &state, log)
+        receiveResults(results, &state, log, atMost: world.turnLimit())
+        decideReleases(results, &state, log)
+        submit(&state, log)
+        state.watermarks(believed(log.watermarks()), log: log)
+        let outbox = state.flush()
+        if state.counters.malformed + state.counters.unreadable > 0 {
+            world.checker.fail("Storage got or holds what it can't read: \(outbox.notices)")
+        }
+        for message in outbox.toBroker { send(message, on: broker, &state) }
+        self.state = state
+    }
+
+    /// What the core is told of the log: the truth, unless the fault is planted.
+    private func believed(_ marks: Watermarks) -> Watermarks {
+        guard world.plant == .resultToldBeforeDurable else { return marks }
+        return Watermarks(written: marks.written, durable: marks.written)
+    }
+
+    private func receiveBroker(
+        _ socket: BoundSocket,
+        _ state: inout StorageState,
+        _ log: AuditedLog
+    ) {
+        for (connection, bytes) in world.network.receive(on: socket, atMost: world.turnLimit()) {
+            if bytes.isEmpty {
+                session = connection.routingID
+                state.brokerSession(incarnation: log.incarnation, globalConfigPid: 0)
+            } else if connection.routingID == session {
+                bytes.withUnsafeBytes { state.brokerMessage($0, now: world.now, log: log) }
+            }
+        }
+    }
+
+    private func receiveResults(
+        _ socket: BoundSocket,
+        _ state: inout StorageState,
+        _ log: AuditedLog,
+        atMost limit: Int
+    ) {
+        for (_, bytes) in world.network.receive(on: socket, atMost: limit) {
+            bytes.withUnsafeBytes { state.results($0, now: world.now, log: log) }
+        }
+    }
+
+    /// What lies in the PULL socket counts before a release does (H26).
+    private func decideReleases(
+        _ socket: BoundSocket,
+        _ state: inout StorageState,
+        _ log: AuditedLog
+    ) {
+        guard state.hasReleases else { return }
+        if world.plant != .releaseWithoutReadingResults {
+            receiveResults(socket, &state, log, atMost: .max)
+        }
+        world.checker.unreadResults = world.network.unread(on: socket)
+        state.decideReleases(now: world.now, log: log)
+        world.checker.unreadResults = []
+    }
+
+    private func send(_ message: [UInt8], on socket: BoundSocket, _ state: inout StorageState) {
+        guard let session else { return }
+        guard !world.network.send(message, on: socket, to: session) else { return }
+        self.session = nil
+        state.brokerGone()
+    }
+
+    // MARK: The log
+
+    private func submit(_ state: inout StorageState, _ log: AuditedLog) {
+        let wantsSync = state.takeSyncWish()
+        guard log.log.lastSequence > submitted || wantsSync else { return }
+        log.log.submit(sync: wantsSync)
+        planAll()
+        guard log.log.lastSequence > submitted else { return }
+        submitted = log.log.lastSequence
+        lastCommit = world.now.monotonic
+        if idleAt == nil { idleAt = lastCommit + Self.idlePause }
+    }
+
+    private func timer(_ log: AuditedLog) {
+        guard let at = idleAt, at <= world.now.monotonic else { return }
+        let due = lastCommit + Self.idlePause
+        guard due <= world.now.monotonic else {
+            idleAt = due
+            return
+        }
+        idleAt = nil
+        log.log.submit(sync: true)
+        log.log.noteIdle()
+        planAll()
+    }
+
+    /// What the log's three threads do.
+    private enum Job: Int, CaseIterable {
+        case write, sync, prepare
+    }
+
+    private func planAll() {
+        for job in Job.allCases { plan(job) }
+    }
+
+    private func plan(_ job: Job) {
+        guard !isPlanned[job.rawValue] else { return }
+        isPlanned[job.rawValue] = true
+        world.after(world.diskDelay()) { [self] in
+            isPlanned[job.rawValue] = false
+            guard isAlive, let log else { return }
+            let didWork =
+                switch job {
+                case .write: log.log.runOneWrite()
+                case .sync: log.log.runOneSync()
+                case .prepare: log.log.runOnePreparation()
+                }
+            guard didWork else { return }
+            world.checker.logProgressed(log.watermarks())
+            hasProgressed = true
+            wake()
+            planAll()
+        }
+    }
+}
+
+/// The production log, with everything that is appended shown to the checker.
+final class AuditedLog: TaskLog {
+    let log: Log
+    private unowned let storage: SimulatedStorage
+
+    init(_ log: Log, by storage: SimulatedStorage) {
+        self.log = log
+        self.storage = storage
+    }
+
+    func watermarks() -> Watermarks { log.watermarks() }
+
+    var incarnation: UInt32 { log.incarnation }
+
+    var isShortOfSpace: Bool { log.isShortOfSpace }
+
+    func append(
+        kind: StoredKind,
+        head: [UInt8],
+        body: UnsafeRawBufferPointer
+    ) throws(AppendLogError) -> StoredPlace {
+        let place = try log.append(kind: kind, head: head, body: body)
+        let record = Ledger.Record(
+            sequence: place.sequence, kind: kind.rawValue, bytes: head + Array(body))
+        storage.world.checker.appended(record, by: storage)
+        return place
+    }
+
+    func withRecord<Result>(
+        at position: RecordPosition,
+        _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result {
+        try log.withPayload(at: position, body)
+    }
+}
