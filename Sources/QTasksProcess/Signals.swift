@@ -7,24 +7,15 @@ import Glibc
 ///
 /// What it spawns starts with an empty mask and default dispositions.
 package enum Signals {
-    /// Raised by the thread's own fault: blocked, they would end the process without a backtrace,
-    /// or be undefined.
+    /// Forgets what a parent left behind: no signal is blocked in this thread and those it starts, and
+    /// children report their end.
     ///
-    /// See `sigprocmask(2)`.
-    private static let synchronous = [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT]
-
-    /// Blocks every signal that can be, in this thread and those it starts.
-    ///
-    /// First thing in `main`, before there are other threads: one with a signal unblocked would
-    /// take it.
-    ///
-    /// SIGCHLD gets its default disposition: where a parent left it ignored, `execve(2)` keeps
-    /// that, and children would vanish without a report.
-    package static func blockAll() {
+    /// First thing in a role. `execve(2)` keeps a mask and ignored signals: under a parent that ignored
+    /// SIGCHLD, children would vanish without a report.
+    package static func inheritNothing() {
         signal(SIGCHLD, SIG_DFL)
         var mask = sigset_t()
-        sigfillset(&mask)
-        for number in synchronous { sigdelset(&mask, number) }
+        sigemptyset(&mask)
         pthread_sigmask(SIG_SETMASK, &mask, nil)
     }
 

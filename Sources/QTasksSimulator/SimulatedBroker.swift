@@ -12,10 +12,12 @@ final class SimulatedBroker: SimulatedProcess {
     private var workers: BoundSocket?
     private var storage: ConnectingSocket?
     private(set) var child: SimulatedStorage?
-    private var storageLife = 0
 
     /// Workers whose pidfd is in the poll set.
     private var watched: [WorkerID: SimulatedWorker] = [:]
+
+    /// Whoever spoke in this turn, by pid: their pidfds are at hand, also if they have died since.
+    private var strangers: [Int32: SimulatedWorker] = [:]
 
     // pidfds that are ready.
     private var deadWorkers: [WorkerID] = []
@@ -64,6 +66,7 @@ final class SimulatedBroker: SimulatedProcess {
             world.checker.order.timer(now: world.now.monotonic)
         }
         carryOut(state.flush())
+        strangers = [:]
         // the loop looks once more, without sleeping, after a turn that had something
         if hasHeard || hasWorkers || hasClients { wake() }
     }
@@ -92,10 +95,18 @@ final class SimulatedBroker: SimulatedProcess {
             if world.plant == .oldSessionHonoured, let current = connection.socket.connection {
                 session = current.routingID
             }
-            let peer = PeerProcess.local(pid: connection.socket.owner.pid)
+            let peer = lookUpPeer(connection)
             bytes.withUnsafeBytes { state.workerMessage($0, from: session, peer: peer) }
         }
         return !messages.isEmpty
+    }
+
+    /// The descriptor of a connection that is gone may be closed by now.
+    private func lookUpPeer(_ connection: Connection) -> PeerProcess {
+        guard !connection.isBroken || world.random.chance(50) else { return .remote }
+        let owner = connection.socket.owner
+        if let worker = owner as? SimulatedWorker { strangers[owner.pid] = worker }
+        return .local(pid: owner.pid)
     }
 
     private func receiveClients(_ socket: BoundSocket) -> Bool {
@@ -110,7 +121,6 @@ final class SimulatedBroker: SimulatedProcess {
 
     private func startStorage() {
         guard isAlive else { return }
-        storageLife += 1
         let child = SimulatedStorage(world, life: world.takeLife(.storage), parent: self)
         self.child = child
         world.storageStarted(child)
@@ -189,10 +199,11 @@ final class SimulatedBroker: SimulatedProcess {
     }
 
     private func check(_ id: WorkerID, _ process: WorkerProcess) {
-        guard let worker = world.livingWorker(process) else {
+        guard let worker = strangers[process.pid] ?? world.livingWorker(process) else {
             return state.workerDied(id, wasSeen: false)
         }
         watched[id] = worker
+        if !worker.isAlive { workerEnded(worker) }
     }
 }
 

@@ -122,6 +122,15 @@ final class SimulatedNetwork {
         self.world = world
     }
 
+    /// The run is over: lets go of everybody.
+    func dissolve() {
+        for connection in all.compactMap(\.connection) {
+            connection.socket.connection = nil
+            connection.bound.connections = []
+        }
+        (all, bound, waiting, open) = ([], [], [], [])
+    }
+
     // MARK: Connecting
 
     func bind(_ address: Address, by owner: SimulatedProcess) -> BoundSocket {

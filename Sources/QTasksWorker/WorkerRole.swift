@@ -21,8 +21,7 @@ package enum WorkerRole {
     /// Works until it is told to leave (SIGTERM, or the Broker's RETIRE) and has finished what
     /// runs.
     ///
-    /// Blocks the calling thread, which must have blocked all signals before there were others
-    /// (``Signals/blockAll()``).
+    /// Blocks the calling thread.
     ///
     /// - Parameters:
     ///   - registry: What it can run.
@@ -45,7 +44,7 @@ package enum WorkerRole {
         wiring: (WorkerInbox) -> (any Sendable)? = { _ in nil }
     ) -> Int32 {
         if let parent { ParentGuard.arm(expectedParent: parent) }
-        // Signals stay blocked, not ignored: what a handler starts would inherit that for good.
+        // Nothing is ignored or blocked: what a handler starts would inherit it.
         Limits.disableCoreDumps()
         _ = clinux_set_name("qtasks-worker")
         do throws(ProcessError) {

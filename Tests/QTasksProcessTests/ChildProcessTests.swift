@@ -72,7 +72,9 @@ import Testing
         let script = "kill -TERM $$; exit 3"
         let causes = Outcome()
         let ended = try waitForThread {
-            Signals.blockAll()
+            var mask = sigset_t()
+            sigfillset(&mask)
+            pthread_sigmask(SIG_SETMASK, &mask, nil)
             let child = try ChildProcess.spawn(executable: "/bin/sh", arguments: ["-c", script])
             causes.report = waitForEnd(child)
         }

@@ -47,7 +47,7 @@ struct Frame: TaskMiddleware {
 
     func after(_ context: TaskContext, outcome: TaskOutcome) async -> TaskOutcome {
         guard case .success(let result, let type) = outcome else { return outcome }
-        return .success(result.dropLast() + Array(">\(word)\"".utf8), contentType: type)
+        return .success(result: result.dropLast() + Array(">\(word)\"".utf8), contentType: type)
     }
 }
 

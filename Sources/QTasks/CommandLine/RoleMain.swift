@@ -23,7 +23,7 @@ enum RoleMain {
     @MainActor
     static func run(_ handover: RoleHandover, app: QueueTasks) async -> Int32 {
         ParentGuard.arm(expectedParent: handover.parent)
-        Signals.blockAll()
+        Signals.inheritNothing()
         do {
             let config = try QueueConfig(handedOver: handover.settings)
             let home = try HomeDirectory(handover.settings["home"] ?? "")

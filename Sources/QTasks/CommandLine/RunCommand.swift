@@ -24,7 +24,7 @@ struct RunCommand: AsyncParsableCommand {
 
     @MainActor
     func run() async throws {
-        Signals.blockAll()
+        Signals.inheritNothing()
         let app = place.app
         let config = try options.config(of: app)
         let home = try HomeDirectory(at: app.home)
@@ -54,7 +54,7 @@ struct WorkerCommand: AsyncParsableCommand {
 
     @MainActor
     func run() async throws {
-        Signals.blockAll()
+        Signals.inheritNothing()
         let app = place.app
         var config = try app.config.merging()
         if let slots { try config.set(.slots, to: slots, saying: "--slots") }

@@ -1,0 +1,214 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What is said to whom, and whether it may be said already (P1, P2, P6).
+
+import QTasksClient
+import QTasksModel
+import QTasksWire
+import ZeroMQ
+
+/// How somebody was told that a task ended.
+struct ToldEnd: Equatable {
+    var status: TaskStatus
+    var outcome: TaskOutcome?
+}
+
+extension Checker {
+    // MARK: To clients
+
+    func brokerToldClient(_ bytes: [UInt8]) {
+        reading(bytes) { header, reader in
+            switch header.command {
+            case .added:
+                while !reader.isAtEnd { check(try AddReceipt(from: &reader)) }
+            case .records:
+                _ = try reader.u8("flags")
+                while !reader.isAtEnd { try check(try RecordReply(from: &reader)) }
+            case .error: fail("a client is refused: \(try ErrorMessage.read(from: &reader))")
+            default: break
+            }
+        }
+    }
+
+    private func check(_ receipt: AddReceipt) {
+        switch receipt.verdict {
+        case .refused(let refusal):
+            fail("the add of \(name(receipt.id)) is refused: \(refusal)")
+        case .added, .exists:
+            guard let task = ledger.tasks[receipt.id] else {
+                return fail("P1: \(name(receipt.id)) is acknowledged and isn't in the log")
+            }
+            if !isSafe(task.placement.sequence, for: receipt.id) {
+                fail(
+                    "P1: \(name(receipt.id)) is acknowledged; its record "
+                        + "\(task.placement.sequence) is not \(durability(of: receipt.id)) yet")
+            }
+            acknowledged.insert(receipt.id)
+        }
+    }
+
+    private func check(_ reply: RecordReply) throws {
+        guard reply.state == .found else {
+            return fail("the wait for \(name(reply.id)) ends as \(reply.state)")
+        }
+        var reader = WireReader(reply.record)
+        let record = try TaskRecord(from: &reader)
+        guard let task = ledger.tasks[reply.id] else {
+            return fail("P1: \(name(reply.id)) is told and isn't in the log")
+        }
+        guard record.status.isFinal else { return }
+        if !isSafe(task.lastSequence, for: reply.id) {
+            fail(
+                "P2: the end of \(name(reply.id)) is told; its record \(task.lastSequence) is "
+                    + "not \(durability(of: reply.id)) yet")
+        }
+        let end = ToldEnd(status: record.status, outcome: record.outcome)
+        if let earlier = told[reply.id], earlier != end {
+            fail("P2: \(name(reply.id)) was told as \(earlier), and now as \(end)")
+        }
+        told[reply.id] = end
+        compare(end, reply.id)
+    }
+
+    /// What was told is what the log has.
+    func compare(_ end: ToldEnd, _ id: TaskID) {
+        guard let task = ledger.tasks[id] else {
+            return fail("P2: the end of \(name(id)) was told, and the task is gone")
+        }
+        guard task.status == end.status else {
+            return fail("P2: \(name(id)) was told as \(end.status); the log says \(task.status)")
+        }
+        // a task that died keeps the outcome of its last attempt that came to an end
+        guard end.status != .dead, let outcome = end.outcome else { return }
+        var writer = WireWriter()
+        writer.outcome(outcome)
+        if writer.bytes != task.outcome {
+            fail("P2: \(name(id)) was told to have ended otherwise than the log says")
+        }
+    }
+
+    /// A call of a client ended.
+    func clientHeard(of id: TaskID, failure: QTasksError?) {
+        if let failure { return fail("the add of \(name(id)) fails: \(failure)") }
+        if !acknowledged.contains(id) { fail("\(name(id)) is added, says the client alone") }
+    }
+
+    func clientHeard(of id: TaskID, _ report: TaskReport) {
+        switch report {
+        case .record: break
+        case .notFound: fail("P1: \(name(id)) is not found")
+        case .timedOut: fail("the wait for \(name(id)) has no end and timed out")
+        case .failed(let error): fail("\(name(id)): \(error)")
+        }
+    }
+
+    // MARK: Between Broker and Storage
+
+    func brokerHeard(_ bytes: [UInt8]) {
+        reading(bytes) { header, reader in
+            switch header.command {
+            case .opened: order.reset()
+            case .snapshot:
+                while !reader.isAtEnd { order.heard(try SnapshotItem(from: &reader)) }
+            case .verdicts:
+                _ = try reader.raw(16, "watermarks")
+                while !reader.isAtEnd { order.heard(try Verdict(from: &reader)) }
+            default: break
+            }
+        }
+    }
+
+    func brokerProposed(_ bytes: [UInt8]) {
+        reading(bytes) { header, reader in
+            guard header.command == .propose else { return }
+            while !reader.isAtEnd {
+                let proposal = try Proposal(from: &reader)
+                let overtaken = order.proposed(proposal) { worker, name in
+                    world.livingWorker(worker)?.names.contains(name) ?? false
+                }
+                if let (late, before) = overtaken {
+                    fail("P6: \(name(before)) is leased before \(name(late))")
+                }
+            }
+        }
+    }
+
+    // MARK: Between Broker and workers
+
+    /// A worker sends this to the Broker.
+    func workerSaid(_ bytes: [UInt8], in connection: Connection) {
+        reading(bytes) { header, reader in
+            switch header.command {
+            case .hello:
+                windows[connection.number] = [try Hello(from: &reader).window]
+            case .credit:
+                let window = try CreditMessage.read(from: &reader)
+                windows[connection.number, default: []].append(window)
+            default: break
+            }
+        }
+    }
+
+    /// All that a worker announced in this session before the newest, summed up.
+    func announcedBefore(_ window: UInt64, in connection: Connection) -> UInt64 {
+        (windows[connection.number] ?? []).dropLast().reduce(0, +)
+    }
+
+    /// The Broker sends this to a worker.
+    func brokerToldWorker(_ bytes: [UInt8], _ session: RoutingID) {
+        reading(bytes) { header, reader in
+            guard header.command == .work else { return }
+            for _ in 0..<(try reader.integer("acks", as: UInt32.self)) {
+                checkAcknowledgement(of: try reader.lease("ack"))
+            }
+            var count: UInt64 = 0
+            while !reader.isAtEnd {
+                let task = try LeasedTask(from: &reader)
+                checkDispatch(task, try Envelope(from: &reader).id)
+                count += 1
+            }
+            checkWindow(of: UInt32(session.order), sending: count)
+        }
+    }
+
+    /// The worker drops the result: it must be safe, or wanted by nobody.
+    private func checkAcknowledgement(of lease: Lease) {
+        guard let execution = executions[lease],
+            let task = ledger.tasks[execution.holding.id], task.lease == lease
+        else { return }
+        switch task.status {
+        case .process:
+            fail("P2: the result under \(lease) of \(name(task.id)) is acknowledged, not committed")
+        case .new, .dead: break
+        case .scheduled, .success, .error, .cancel:
+            if !isSafe(task.lastSequence, for: task.id) {
+                fail(
+                    "P2: the result under \(lease) of \(name(task.id)) is acknowledged; its "
+                        + "record \(task.lastSequence) is not \(durability(of: task.id)) yet")
+            }
+        }
+    }
+
+    /// A task leaves for its worker: the lease must survive the death of any process.
+    private func checkDispatch(_ leased: LeasedTask, _ id: TaskID) {
+        guard let task = ledger.tasks[id] else {
+            return fail("\(name(id)) is sent to a worker and isn't in the log")
+        }
+        guard task.lease == leased.lease, task.status == .process else { return }
+        if task.lastSequence > marks.written {
+            fail("P5: \(name(id)) is sent to a worker before its lease is written")
+        }
+        if leased.isSuspect, task.lastSequence > marks.durable {
+            fail("H24: the suspect \(name(id)) is sent to a worker before its lease is synced")
+        }
+    }
+
+    private func checkWindow(of session: UInt32, sending count: UInt64) {
+        guard count > 0 else { return }
+        sent[session, default: 0] += count
+        let window = windows[session]?.max() ?? 0
+        if sent[session, default: 0] > window {
+            fail("P7: a worker that wants \(window) tasks is sent \(sent[session, default: 0])")
+        }
+    }
+}

@@ -1,0 +1,222 @@
+// Part of QTasks. License: see LICENSE.
+
+import AppendLog
+import QTasksModel
+import QTasksStorage
+import QTasksWire
+
+/// Looks over everybody's shoulder and holds what happens against the promises (design §4).
+final class Checker {
+    private weak var worldOrNil: World?
+    private(set) var violation: String?
+    var statistics = Simulation.Statistics()
+
+    /// What the log says.
+    private(set) var ledger: Ledger
+
+    /// How far the log is, and how far it was when Storage ended.
+    private(set) var marks = Watermarks(written: 0, durable: 0)
+    private var isPowerLost = false
+
+    /// What the Broker was told, and whom it leases to.
+    var order = OrderWatch()
+
+    /// Every execution of a handler, by lease.
+    var executions: [Lease: Execution] = [:]
+
+    /// Leases that ran beside others in a process that died.
+    var sharedDeaths: Set<Lease> = []
+
+    /// Tasks whose add was acknowledged.
+    var acknowledged: Set<TaskID> = []
+
+    /// How tasks ended, as somebody was told.
+    var told: [TaskID: ToldEnd] = [:]
+
+    /// What lies in Storage's PULL socket while releases are decided.
+    var unreadResults: [[UInt8]] = []
+
+    /// Windows that workers announced and tasks that they were sent, by session.
+    var windows: [UInt32: [UInt64]] = [:]
+    var sent: [UInt32: UInt64] = [:]
+
+    init(config: QueueConfig) {
+        ledger = Ledger(config: config)
+    }
+
+    /// Set once, before anything happens.
+    var world: World {
+        get {
+            guard let worldOrNil else { preconditionFailure("a checker has a world") }
+            return worldOrNil
+        }
+        set { worldOrNil = newValue }
+    }
+
+    var hasFailed: Bool { violation != nil }
+
+    /// A promise is broken; the first one counts.
+    func fail(_ text: String) {
+        guard violation == nil else { return }
+        violation = text
+        world.trace(ProcessName(role: .world), .note("VIOLATION: \(text)"))
+    }
+
+    func name(_ id: TaskID) -> String { "task \(world.scenario.number(of: id))" }
+
+    func isAcknowledged(_ id: TaskID) -> Bool { acknowledged.contains(id) }
+
+    /// Reads a message's or record's items until the end; what can't be read breaks a promise.
+    func reading(_ bytes: [UInt8], _ body: (MessageHeader, inout WireReader) throws -> Void) {
+        guard !bytes.isEmpty else { return }
+        do {
+            try bytes.withUnsafeBytes { raw in
+                var reader = WireReader(raw)
+                let header = try MessageHeader.read(from: &reader)
+                try body(header, &reader)
+            }
+        } catch {
+            fail("a message that can't be read: \(error)")
+        }
+    }
+}
+
+// MARK: - The log
+
+extension Checker {
+    /// Storage appended a record.
+    func appended(_ record: Ledger.Record, by storage: SimulatedStorage) {
+        world.trace(
+            storage.name, .recorded(record.sequence, kind: record.kind, record.bytes))
+        beforeRelease(record)
+        do {
+            try ledger.append(record, now: world.now, bootID: world.bootID)
+        } catch {
+            return fail(text(of: error))
+        }
+        afterFinish(record)
+    }
+
+    private func text(of error: any Error) -> String {
+        (error as? Ledger.Complaint)?.text ?? "a record that can't be read: \(error)"
+    }
+
+    func logProgressed(_ now: Watermarks) {
+        if now != marks, let storage = world.broker?.child {
+            world.trace(storage.name, .marks(written: now.written, durable: now.durable))
+        }
+        marks = now
+    }
+
+    func storageEnded(marks: Watermarks) {
+        self.marks = marks
+    }
+
+    func powerLost() {
+        isPowerLost = true
+        statistics.powerLosses += 1
+    }
+
+    /// Storage has read its log.
+    func storageOpened(_ log: Log, _ records: [Ledger.Record]) {
+        statistics.openings += 1
+        if !log.recovery.lost.isEmpty { fail("P9: lost \(log.recovery.lost)") }
+        let least = isPowerLost ? marks.durable : marks.written
+        do {
+            try ledger.restart(
+                with: records, atLeast: least, now: world.now, bootID: world.bootID)
+        } catch {
+            fail(text(of: error))
+        }
+        forgetLost()
+        marks = log.watermarks()
+        isPowerLost = false
+        for (id, end) in told.sorted(by: { $0.key < $1.key }) { compare(end, id) }
+    }
+
+    /// Only what asked for no more than `written` may go with the power.
+    private func forgetLost() {
+        for id in acknowledged.sorted() where ledger.tasks[id] == nil {
+            if isPowerLost, durability(of: id) == .written {
+                acknowledged.remove(id)
+                told[id] = nil
+            } else {
+                fail("P1: \(name(id)) was acknowledged and is gone")
+            }
+        }
+        guard isPowerLost else { return }
+        // an end that was told at `written` may have gone although the add has not
+        for id in told.keys where durability(of: id) == .written {
+            if ledger.tasks[id]?.status.isFinal != true { told[id] = nil }
+        }
+    }
+
+    /// How durable a task asked to be.
+    func durability(of id: TaskID) -> Durability {
+        let number = world.scenario.number(of: id)
+        let asked = number < 0 ? nil : world.scenario.tasks[number].submission.durability
+        return asked ?? world.scenario.config.durability
+    }
+
+    /// Whether a record is as durable as a task asked.
+    func isSafe(_ sequence: UInt64, for id: TaskID) -> Bool {
+        switch durability(of: id) {
+        case .synced: sequence <= marks.durable
+        case .written: sequence <= marks.written
+        }
+    }
+}
+
+// MARK: - The end
+
+extension Checker {
+    /// Nothing is left to happen: everything must be done, and nobody may await anything.
+    func atRest() {
+        for process in world.living where process.nextDeadline != nil {
+            fail("P8: \(process.name) still has a deadline")
+        }
+        for client in world.clients {
+            guard let client, client.isAlive else { return fail("a client did not come back") }
+            if client.hasOpenCalls { fail("\(client.name) still waits for an answer") }
+        }
+        for (number, task) in world.scenario.tasks.enumerated() {
+            checkEnd(of: number, task)
+        }
+        checkCounts()
+        statistics.tasks += ledger.tasks.count
+        statistics.executions += executions.count
+        statistics.told += told.count
+    }
+
+    private func checkEnd(of number: Int, _ planned: Scenario.PlannedTask) {
+        let id = planned.submission.id
+        guard let task = ledger.tasks[id] else {
+            return fail("task \(number) was added by a client and never acknowledged")
+        }
+        guard task.status.isFinal else {
+            return fail("P1: task \(number) is \(task.status) and nothing happens any more")
+        }
+        guard acknowledged.contains(id) else { return fail("task \(number) was never acknowledged") }
+        if task.status == .dead, task.deaths < task.maxDeliveries {
+            fail("P4: task \(number) is dead after \(task.deaths) deaths")
+        }
+        if let end = told[id] { compare(end, id) }
+    }
+
+    /// Storage counts what the log says.
+    private func checkCounts() {
+        guard let state = world.broker?.child?.state else { return fail("there is no Storage") }
+        var writer = WireWriter()
+        state.tasks.lanes.writeCounts(to: &writer)
+        var counted: [UInt64] = Array(repeating: 0, count: TaskStatus.allCases.count)
+        writer.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            while !reader.isAtEnd, let counts = try? TaskCounts(from: &reader) {
+                for (index, count) in counts.byStatus.enumerated() { counted[index] += count }
+            }
+        }
+        var expected: [UInt64] = Array(repeating: 0, count: TaskStatus.allCases.count)
+        for task in ledger.tasks.values { expected[Int(task.status.code) - 1] += 1 }
+        if counted != expected { fail("Storage counts \(counted); the log has \(expected)") }
+    }
+}

@@ -1,0 +1,225 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksStorage
+import QTasksWire
+
+/// The checker's own reading of the log: what each record makes of its task, and whether it may.
+///
+/// Written from the table of recovery.md, chapter 4, and not from Storage's code.
+struct Ledger {
+    struct Record: Equatable {
+        var sequence: UInt64
+        var kind: UInt8
+        var bytes: [UInt8]
+    }
+
+    struct Task {
+        var id: TaskID
+        var placement: Placement
+        var durability: Durability
+        var maxAttempts: UInt32?
+        var maxDeliveries: UInt32
+        var status: TaskStatus
+        var due: StoredDue?
+        var lease = Lease.none
+        var worker = WorkerID(high: 0, low: 0)
+        var attempt: UInt32 = 0
+        var failures: UInt32 = 0
+        var deaths: UInt32 = 0
+        var lastSequence: UInt64
+        var outcome: [UInt8] = []
+    }
+
+    /// A record that may not be there, in words.
+    struct Complaint: Error {
+        var text: String
+
+        init(_ text: String) {
+            self.text = text
+        }
+    }
+
+    private(set) var records: [Record] = []
+    private(set) var tasks: [TaskID: Task] = [:]
+
+    /// Every lease that was ever recorded, also where the record was lost.
+    private(set) var leases: Set<Lease> = []
+
+    private let config: QueueConfig
+
+    init(config: QueueConfig) {
+        self.config = config
+    }
+
+    /// Takes the next record.
+    mutating func append(_ record: Record, now: Now, bootID: TaskID) throws {
+        guard record.sequence == UInt64(records.count) + 1 else {
+            throw Complaint("record \(record.sequence) follows record \(records.count)")
+        }
+        records.append(record)
+        try apply(record, now: now, bootID: bootID)
+    }
+
+    /// Storage has opened again: what it still has must be the beginning of what there was.
+    ///
+    /// - Parameters:
+    ///   - kept: What it has.
+    ///   - least: How many of them can't have been lost.
+    mutating func restart(
+        with kept: [Record],
+        atLeast least: UInt64,
+        now: Now,
+        bootID: TaskID
+    ) throws {
+        guard UInt64(kept.count) >= least else {
+            throw Complaint("P1: the log has \(kept.count) records of \(least) that were safe")
+        }
+        guard kept.count <= records.count else {
+            throw Complaint("the log has \(kept.count) records; only \(records.count) were appended")
+        }
+        for (record, known) in zip(kept, records) where record != known {
+            throw Complaint("record \(known.sequence) came back as another")
+        }
+        guard kept.count < records.count else { return }
+        records = []
+        tasks = [:]
+        leases.removeAll(keepingCapacity: true)
+        for record in kept { try append(record, now: now, bootID: bootID) }
+    }
+
+    // MARK: Records
+
+    private mutating func apply(_ record: Record, now: Now, bootID: TaskID) throws {
+        try record.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            switch StoredKind(rawValue: record.kind) {
+            case .add: try add(try StoredAdd(from: &reader), record.sequence)
+            case .lease:
+                let lease = try StoredLease(from: &reader)
+                try change(lease.id, record) { try Self.lease(&$0, lease, now, bootID) }
+                guard leases.insert(lease.lease).inserted else {
+                    throw Complaint("P2: lease \(lease.lease) is given out a second time")
+                }
+            case .finish:
+                let finish = try StoredFinish(from: &reader)
+                try change(finish.result.id, record) { try Self.finish(&$0, finish) }
+            case .release:
+                let release = try StoredRelease(from: &reader)
+                try change(release.holding.id, record) { try Self.release(&$0, release) }
+            case .stale, .worker: break
+            case nil: throw Complaint("a record of the unknown kind \(record.kind)")
+            }
+        }
+    }
+
+    private mutating func add(_ add: StoredAdd, _ sequence: UInt64) throws {
+        let submission = try TaskSubmission(try Envelope(add.envelope))
+        guard tasks[submission.id] == nil else {
+            throw Complaint("P3: a task that is there already is added again")
+        }
+        tasks[submission.id] = Task(
+            id: submission.id,
+            placement: Placement(
+                id: submission.id,
+                sequence: sequence,
+                priority: submission.priority,
+                isSuspect: false,
+                name: submission.name,
+                queue: submission.queue
+            ),
+            durability: submission.durability ?? config.durability,
+            maxAttempts: submission.maxAttempts,
+            maxDeliveries: submission.maxDeliveries ?? config.maxDeliveries,
+            status: add.due == nil ? .new : .scheduled,
+            due: add.due,
+            lastSequence: sequence
+        )
+    }
+
+    private mutating func change(
+        _ id: TaskID,
+        _ record: Record,
+        _ body: (inout Task) throws -> Void
+    ) throws {
+        guard var task = tasks[id] else { throw Complaint("a record of a task that was never added") }
+        try body(&task)
+        task.lastSequence = record.sequence
+        tasks[id] = task
+    }
+
+    private static func lease(
+        _ task: inout Task,
+        _ lease: StoredLease,
+        _ now: Now,
+        _ bootID: TaskID
+    ) throws {
+        switch task.status {
+        case .new: break
+        case .scheduled:
+            guard task.due?.isReached(now, bootID) ?? true else {
+                throw Complaint("a task is leased before its time")
+            }
+        case .process, .success, .error, .cancel, .dead:
+            throw Complaint("P2: a task is leased that is \(task.status)")
+        }
+        task.status = .process
+        task.due = nil
+        task.lease = lease.lease
+        task.worker = lease.worker
+        task.attempt += 1
+    }
+
+    private static func finish(_ task: inout Task, _ finish: StoredFinish) throws {
+        guard task.status == .process, task.lease == finish.result.lease else {
+            throw Complaint(
+                "P2: a result under \(finish.result.lease) is taken; the task is \(task.status) "
+                    + "under \(task.lease)")
+        }
+        let outcome = try ResultEntry(finish.result).outcome
+        let expected: TaskStatus
+        switch outcome {
+        case .success: expected = .success
+        case .cancel: expected = .cancel
+        case .error:
+            expected = .error
+            task.failures += 1
+        case .retry(_, _, let limit):
+            task.failures += 1
+            expected = task.failures < task.maxAttempts ?? limit ? .scheduled : .error
+        }
+        guard finish.status == expected else {
+            throw Complaint("a result makes a task \(finish.status) that is \(expected)")
+        }
+        task.status = finish.status
+        task.due = finish.due
+        task.outcome = Array(finish.result.outcome)
+    }
+
+    private static func release(_ task: inout Task, _ release: StoredRelease) throws {
+        guard task.status == .process, task.lease == release.holding.lease else {
+            throw Complaint(
+                "lease \(release.holding.lease) is given back; the task is \(task.status) under "
+                    + "\(task.lease)")
+        }
+        if release.isCounted {
+            guard release.cause == .death else {
+                throw Complaint("P4: a release by \(release.cause) counts as a death")
+            }
+            task.deaths += 1
+        }
+        let expected: TaskStatus =
+            release.isCounted && task.deaths >= task.maxDeliveries ? .dead : .new
+        guard release.status == expected else {
+            throw Complaint("P4: after \(task.deaths) deaths a task is \(release.status)")
+        }
+        task.placement.isSuspect = task.placement.isSuspect || release.isSuspect
+        task.status = release.status
+    }
+}
+
+extension StoredDue {
+    fileprivate func isReached(_ now: Now, _ bootID: TaskID) -> Bool {
+        boot != 0 && self.bootID == bootID ? boot <= now.monotonic : wall <= now.wall
+    }
+}

@@ -1,0 +1,128 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksWire
+
+/// Watches that leases are proposed in order (P6), by what the Broker had been told.
+///
+/// Of two tasks in one queue that a worker can run, the one of higher priority goes first, and of
+/// two of one priority the one that was added first. What the Broker only learned in the same turn
+/// of its loop may have come after the lease: it is passed over.
+struct OrderWatch {
+    private struct Known {
+        var placement: Placement
+        /// In which turn the Broker learned that it waits; `nil` while it doesn't.
+        var waitsSince: Int?
+        /// When it will wait, in nanoseconds of `CLOCK_BOOTTIME`.
+        var due: UInt64?
+    }
+
+    private var known: [TaskID: Known] = [:]
+    private var adds: [UInt64: Placement] = [:]
+    private var leases: [UInt64: TaskID] = [:]
+    private var turn = 0
+
+    mutating func beginTurn() { turn += 1 }
+
+    /// The Broker began anew, or is being told everything anew.
+    mutating func reset() {
+        known = [:]
+        adds = [:]
+        leases = [:]
+    }
+
+    // MARK: What the Broker hears
+
+    mutating func timer(now: UInt64) {
+        for (id, entry) in known {
+            guard let due = entry.due, due <= now else { continue }
+            known[id]?.due = nil
+            known[id]?.waitsSince = turn
+        }
+    }
+
+    mutating func heard(_ item: SnapshotItem) {
+        switch item {
+        case .queued(let placement):
+            known[placement.id] = Known(placement: placement, waitsSince: turn)
+        case .scheduled(let placement, let due):
+            known[placement.id] = Known(placement: placement, due: due)
+        case .running(let placement, _, _): known[placement.id] = Known(placement: placement)
+        case .worker, .end: break
+        }
+    }
+
+    mutating func heard(_ verdict: Verdict) {
+        switch verdict {
+        case .added(let number, let sequence, let leased, let due, _):
+            guard var placement = adds.removeValue(forKey: number) else { return }
+            placement.sequence = sequence
+            known[placement.id] = Known(
+                placement: placement,
+                waitsSince: leased || due > 0 ? nil : turn,
+                due: due > 0 ? due : nil
+            )
+        case .exists(let number, _, _), .refused(let number, _): adds[number] = nil
+        case .leased(let number, _, _): leases[number] = nil
+        case .stale(let number, _):
+            if let id = leases.removeValue(forKey: number) { known[id] = nil }
+        case .released(_, let holding, .new, let isSuspect):
+            known[holding.id]?.placement.isSuspect = isSuspect
+            known[holding.id]?.waitsSince = turn
+        case .finished(let holding, _, .committed, .scheduled, let due, _):
+            known[holding.id]?.due = due
+        case .released, .finished, .record, .final, .counts: break
+        }
+    }
+
+    // MARK: What the Broker proposes
+
+    /// - Parameter canRun: Whether a worker knows a name.
+    /// - Returns: The task that should have gone before.
+    mutating func proposed(
+        _ proposal: Proposal,
+        canRun: (WorkerID, String) -> Bool
+    ) -> (late: TaskID, before: TaskID)? {
+        switch proposal {
+        case .add(let number, _, let lease, let worker, let bytes):
+            guard let envelope = try? Envelope(bytes),
+                let submission = try? TaskSubmission(envelope)
+            else { return nil }
+            let placement = Placement(
+                id: submission.id,
+                sequence: .max,
+                priority: submission.priority,
+                isSuspect: false,
+                name: submission.name,
+                queue: submission.queue
+            )
+            adds[number] = placement
+            guard lease != .none else { return nil }
+            return overtaken(by: placement, for: worker, canRun: canRun)
+        case .lease(let number, let id, _, let worker, _):
+            leases[number] = id
+            guard let entry = known[id] else { return nil }
+            known[id]?.waitsSince = nil
+            known[id]?.due = nil
+            return overtaken(by: entry.placement, for: worker, canRun: canRun)
+        case .release, .watch, .read, .worker, .count: return nil
+        }
+    }
+
+    private func overtaken(
+        by placement: Placement,
+        for worker: WorkerID,
+        canRun: (WorkerID, String) -> Bool
+    ) -> (late: TaskID, before: TaskID)? {
+        for entry in known.values {
+            let other = entry.placement
+            guard let since = entry.waitsSince, since < turn, other.id != placement.id,
+                other.queue == placement.queue, other.isSuspect == placement.isSuspect,
+                (-Int(other.priority), other.sequence) < (-Int(placement.priority), placement.sequence),
+                canRun(worker, other.name)
+            else { continue }
+            return (other.id, placement.id)
+        }
+        return nil
+    }
+}

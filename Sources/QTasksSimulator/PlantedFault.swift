@@ -1,0 +1,122 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksWire
+
+/// A mistake put into the system on purpose, by changing messages on their way or what a core is
+/// told: a checker that doesn't find it isn't worth its name (recovery.md, chapter 9).
+package enum PlantedFault: String, CaseIterable, Sendable {
+    /// Storage's `durable` watermark says what is only written.
+    case addAcknowledgedBeforeDurable
+    /// Storage itself takes what is written for durable.
+    case resultToldBeforeDurable
+    /// What a worker lists as running in its HELLO is not looked at.
+    case helloNotReconciled
+    /// A lease that its worker doesn't hold is never given back.
+    case lostDispatchForgotten
+    /// What a dead connection still delivers is taken for the new session's.
+    case oldSessionHonoured
+    /// Each CREDIT counts on top of those before it.
+    case creditAsIncrement
+    /// A result under an older lease is taken for the current one's.
+    case staleLeaseAccepted
+    /// Releases are decided before the results that have arrived.
+    case releaseWithoutReadingResults
+    /// A worker's result is acknowledged when it is passed on, not when it is committed.
+    case resultAcknowledgedUnsaved
+}
+
+extension PlantedFault {
+    /// What becomes of a message on its way; `nil`: it is lost.
+    func tamper(
+        _ bytes: [UInt8],
+        in connection: Connection,
+        toBound: Bool,
+        _ world: World
+    ) -> [UInt8]? {
+        guard !bytes.isEmpty else { return bytes }
+        do {
+            return try bytes.withUnsafeBytes { raw in
+                var reader = WireReader(raw)
+                let header = try MessageHeader.read(from: &reader)
+                return try tamper(bytes, header.command, &reader, connection, world)
+            }
+        } catch {
+            world.checker.fail("a planted fault met a message it can't read: \(error)")
+            return bytes
+        }
+    }
+
+    private func tamper(
+        _ bytes: [UInt8],
+        _ command: Command,
+        _ reader: inout WireReader,
+        _ connection: Connection,
+        _ world: World
+    ) throws -> [UInt8]? {
+        switch (self, command) {
+        case (.addAcknowledgedBeforeDurable, .verdicts):
+            var changed = bytes
+            let written = MessageHeader.byteCount..<MessageHeader.byteCount + 8
+            changed.replaceSubrange(written.upperBound..<written.upperBound + 8, with: bytes[written])
+            return changed
+        case (.helloNotReconciled, .hello):
+            var hello = try Hello(from: &reader)
+            hello.running = []
+            return hello.encoded()
+        case (.lostDispatchForgotten, .propose): return try withoutNotHeld(&reader)
+        case (.creditAsIncrement, .credit):
+            let window = try CreditMessage.read(from: &reader)
+            let sum = world.checker.announcedBefore(window, in: connection)
+            return CreditMessage.encoded(window: window + sum)
+        case (.staleLeaseAccepted, .results): return try withCurrentLeases(&reader, world)
+        case (.resultAcknowledgedUnsaved, .results):
+            try acknowledge(&reader, connection, world)
+            return world.random.chance(80) ? nil : bytes
+        default: return bytes
+        }
+    }
+
+    private func withoutNotHeld(_ reader: inout WireReader) throws -> [UInt8]? {
+        var writer = WireWriter(.propose)
+        while !reader.isAtEnd {
+            let proposal = try Proposal(from: &reader)
+            if case .release(_, _, .notHeld, _, _) = proposal { continue }
+            proposal.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func withCurrentLeases(_ reader: inout WireReader, _ world: World) throws -> [UInt8] {
+        var writer = WireWriter(.results)
+        writer.worker(try reader.worker("worker"))
+        while !reader.isAtEnd {
+            var entry = try ResultEntry(from: &reader)
+            if let task = world.checker.ledger.tasks[entry.id], task.status == .process {
+                entry.lease = task.lease
+            }
+            entry.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func acknowledge(
+        _ reader: inout WireReader,
+        _ connection: Connection,
+        _ world: World
+    ) throws {
+        _ = try reader.worker("worker")
+        var writer = WireWriter(.work)
+        var leases: [Lease] = []
+        while !reader.isAtEnd { leases.append(try ResultEntry(from: &reader).lease) }
+        writer.integer(UInt32(leases.count))
+        for lease in leases { writer.integer(lease.rawValue) }
+        let owner = connection.socket.owner
+        if let session = world.network.open.first(where: {
+            $0.socket.owner === owner && $0.socket.address == .workers
+        }) {
+            let arrival = session.toSocket.put(writer.bytes, arrival: world.time)
+            world.at(arrival) { owner.wake() }
+        }
+    }
+}

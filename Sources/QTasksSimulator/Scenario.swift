@@ -1,0 +1,235 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksWorker
+
+/// What a seed stands for: who is there, what they want, and what goes wrong.
+struct Scenario {
+    /// A worker process, in each of its lives.
+    struct Worker {
+        var names: [String]
+        var slots: Int
+    }
+
+    /// What one execution of a handler comes to.
+    struct Step {
+        enum Deed {
+            /// It ends like this.
+            case end((TaskDelivery) -> TaskOutcome)
+            /// It goes on until it is cancelled.
+            case hang
+            /// It takes its process with it.
+            case kill
+        }
+
+        /// How long it takes.
+        var time: UInt64
+        var deed: Deed
+    }
+
+    /// A task and how its handler behaves.
+    struct PlannedTask {
+        enum Kind {
+            case succeeds
+            /// Throws so many times first, with retries.
+            case failsFirst(Int)
+            case failsForGood
+            case cancels
+            /// Never returns before its time limit.
+            case hangs
+            /// Kills its worker so many times first.
+            case poison(Int)
+        }
+
+        var submission: TaskSubmission
+        var kind: Kind
+        var time: UInt64
+        var retryAfter: UInt64
+    }
+
+    /// What a client does at some time.
+    struct ClientStep {
+        enum Deed {
+            case add(tasks: [Int], waits: Bool)
+            case wait(tasks: [Int])
+            case get(tasks: [Int])
+        }
+
+        var at: UInt64
+        var client: Int
+        var deed: Deed
+    }
+
+    struct Fault {
+        enum Kind: Equatable {
+            case killWorker, killStorage, killBroker, killClient
+            case killAll, losePower
+            case breakSession
+            case pauseWorker, pauseBroker, pauseStorage, pauseClient
+            case leave
+        }
+
+        var at: UInt64
+        var kind: Kind
+    }
+
+    let seed: UInt64
+    private(set) var config = QueueConfig()
+    private(set) var workers: [Worker] = []
+    private(set) var clients = 1
+    private(set) var tasks: [PlannedTask] = []
+    private(set) var steps: [ClientStep] = []
+    private(set) var faults: [Fault] = []
+
+    /// From here on nothing goes wrong any more.
+    let calmAt: UInt64
+
+    private var numbers: [TaskID: Int] = [:]
+
+    /// Everything the seed decides before the run.
+    init(seed: UInt64) {
+        self.seed = seed
+        var random = SeededRandom(seed: seed &* 0x9E37_79B9_7F4A_7C15 ^ 0x5143)
+        calmAt = random.nanoseconds(UInt64.second...5 * .second)
+        config.maxPayload = 4096
+        if random.chance(15) { config.durability = .written }
+        planWorkers(&random)
+        clients = random.between(1...3)
+        planTasks(&random)
+        planSteps(&random)
+        planFaults(&random)
+    }
+
+    /// A task's place in the plan, as people know it in the trace; -1 for a stranger.
+    func number(of id: TaskID) -> Int { numbers[id] ?? -1 }
+
+    /// What a handler does with what was handed to it.
+    func step(of delivery: TaskDelivery) -> Step {
+        let task = tasks[number(of: delivery.id)]
+        let number = number(of: delivery.id)
+        func succeed() -> Step.Deed {
+            .end { .success(result: Array("\(number) under \($0.lease)".utf8), contentType: nil) }
+        }
+        func fail(_ message: String) -> TaskFailure {
+            TaskFailure(type: "Planned", message: message)
+        }
+        let deed: Step.Deed =
+            switch task.kind {
+            case .succeeds: succeed()
+            case .failsFirst(let times):
+                Int(delivery.failures) >= times
+                    ? succeed()
+                    : .end { delivery in
+                        let limit = delivery.maxAttempts ?? 100
+                        let failure = fail("under \(delivery.lease)")
+                        guard delivery.failures + 1 < limit else { return .error(failure) }
+                        return .retry(
+                            failure, afterMilliseconds: task.retryAfter / .millisecond,
+                            maxAttempts: limit)
+                    }
+            case .failsForGood: .end { .error(fail("under \($0.lease)")) }
+            case .cancels: .end { .cancel(reason: "under \($0.lease)") }
+            case .hangs: .hang
+            case .poison(let times): Int(delivery.attempt) > times ? succeed() : .kill
+            }
+        return Step(time: task.time, deed: deed)
+    }
+
+    // MARK: Planning
+
+    private mutating func planWorkers(_ random: inout SeededRandom) {
+        for number in 0..<random.between(1...4) {
+            // the first knows both names, so that everything can be run
+            let names = number == 0 || random.chance(50) ? ["alpha", "beta"] : ["alpha"]
+            workers.append(Worker(names: names, slots: random.between(1...4)))
+        }
+    }
+
+    private mutating func planTasks(_ random: inout SeededRandom) {
+        var ids = TaskIDGenerator(seed: (random.next(), random.next()))
+        for number in 0..<random.between(8...40) {
+            var submission = TaskSubmission(
+                id: ids.next(milliseconds: 1_000_000),
+                name: random.chance(70) ? "alpha" : "beta",
+                arguments: Array(repeating: UInt8(number), count: random.below(200))
+            )
+            if random.chance(30) { submission.queue = "other" }
+            if random.chance(30) { submission.priority = Int16(random.between(-1...2)) }
+            if random.chance(20) {
+                submission.start = .after(milliseconds: UInt64(random.below(1500)))
+            }
+            if random.chance(20) { submission.durability = .written }
+            let kind = planKind(&random)
+            if case .hangs = kind {
+                submission.timeLimitMilliseconds = UInt64(random.between(10...400))
+            }
+            if random.chance(30) { submission.maxAttempts = UInt32(random.between(1...4)) }
+            tasks.append(
+                PlannedTask(
+                    submission: submission,
+                    kind: kind,
+                    time: random.chance(80)
+                        ? random.nanoseconds(100 * .microsecond...40 * .millisecond)
+                        : random.nanoseconds(40 * .millisecond...1500 * .millisecond),
+                    retryAfter: random.nanoseconds(0...600 * .millisecond)
+                )
+            )
+            numbers[submission.id] = number
+        }
+    }
+
+    private func planKind(_ random: inout SeededRandom) -> PlannedTask.Kind {
+        switch random.below(100) {
+        case ..<66: .succeeds
+        case ..<78: .failsFirst(random.between(1...3))
+        case ..<84: .failsForGood
+        case ..<88: .cancels
+        case ..<94: .hangs
+        default: .poison(random.chance(50) ? 100 : random.between(1...2))
+        }
+    }
+
+    private mutating func planSteps(_ random: inout SeededRandom) {
+        var number = 0
+        while number < tasks.count {
+            let count = min(random.between(1...6), tasks.count - number)
+            let at = random.nanoseconds(0...calmAt)
+            let batch = Array(number..<number + count)
+            let client = random.below(clients)
+            steps.append(
+                ClientStep(
+                    at: at, client: client, deed: .add(tasks: batch, waits: random.chance(50))))
+            if random.chance(30) {
+                // the same again, perhaps by somebody else: one task all the same (P1, P3)
+                let later = at + random.nanoseconds(0...2 * .second)
+                steps.append(
+                    ClientStep(
+                        at: later, client: random.below(clients),
+                        deed: .add(tasks: batch, waits: random.chance(30))))
+            }
+            if random.chance(40) {
+                let later = at + random.nanoseconds(0...3 * .second)
+                let deed: ClientStep.Deed =
+                    random.chance(60) ? .wait(tasks: batch) : .get(tasks: batch)
+                steps.append(ClientStep(at: later, client: random.below(clients), deed: deed))
+            }
+            number += count
+        }
+        steps.sort { $0.at < $1.at }
+    }
+
+    private mutating func planFaults(_ random: inout SeededRandom) {
+        // some runs have none, so that order is checked where nothing excuses it
+        guard !random.chance(10) else { return }
+        let kinds: [Fault.Kind] = [
+            .killWorker, .killWorker, .killWorker, .killStorage, .killStorage, .killBroker,
+            .killBroker, .killClient, .killAll, .losePower, .breakSession, .breakSession,
+            .breakSession, .breakSession, .pauseWorker, .pauseBroker, .pauseStorage, .pauseClient,
+            .leave,
+        ]
+        for _ in 0..<random.between(1...10) {
+            faults.append(Fault(at: random.nanoseconds(0...calmAt), kind: random.pick(kinds)))
+        }
+        faults.sort { $0.at < $1.at }
+    }
+}

@@ -1,0 +1,74 @@
+// Part of QTasks. License: see LICENSE.
+
+/// Runs the whole system in one thread and virtual time, and looks whether its promises hold.
+package enum Simulation {
+    /// How long after the last fault everything must be done, in nanoseconds of virtual time.
+    ///
+    /// The longest that anything waits by design: a result that is sent again after 10 s.
+    private static let patience: UInt64 = 60 * .second
+
+    /// What came of one seed.
+    package struct Outcome: Sendable {
+        package let seed: UInt64
+        /// The promise that was broken, in words; `nil`: none was.
+        package let violation: String?
+        /// The last events, one a line, where a promise was broken.
+        package let trace: String
+        /// Equal for equal runs.
+        package let checksum: UInt64
+        package let events: Int
+        package let statistics: Statistics
+
+        /// All that somebody needs who has to find the reason.
+        package var report: String {
+            guard let violation else { return "seed \(seed): every promise held" }
+            return """
+                seed \(seed): \(violation)
+                again: QTASKS_SEED=\(seed) bash Tests/run --filter SimulationTests
+                the last events, with milliseconds of virtual time:
+                \(trace)
+                """
+        }
+    }
+
+    /// What a run consisted of: a simulation in which nothing happens proves nothing.
+    package struct Statistics: Sendable {
+        package internal(set) var tasks = 0
+        package internal(set) var executions = 0
+        package internal(set) var restarts = 0
+        package internal(set) var releases = 0
+        package internal(set) var staleResults = 0
+        package internal(set) var openings = 0
+        package internal(set) var powerLosses = 0
+        package internal(set) var told = 0
+
+        package init() {}
+
+        package static func += (left: inout Self, right: Self) {
+            left.tasks += right.tasks
+            left.executions += right.executions
+            left.restarts += right.restarts
+            left.releases += right.releases
+            left.staleResults += right.staleResults
+            left.openings += right.openings
+            left.powerLosses += right.powerLosses
+            left.told += right.told
+        }
+    }
+
+    /// Runs one seed to its end.
+    package static func run(seed: UInt64, plant: PlantedFault? = nil) -> Outcome {
+        let scenario = Scenario(seed: seed)
+        let world = World(scenario, plant: plant)
+        world.run(until: scenario.calmAt + patience)
+        let violation = world.checker.violation
+        return Outcome(
+            seed: seed,
+            violation: violation,
+            trace: violation == nil ? "" : world.log.text { "task \(scenario.number(of: $0))" },
+            checksum: world.log.checksum,
+            events: world.eventCount,
+            statistics: world.checker.statistics
+        )
+    }
+}

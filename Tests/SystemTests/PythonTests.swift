@@ -1,0 +1,106 @@
+// Part of QTasks. License: see LICENSE.
+
+import Glibc
+import Testing
+
+extension `A running system` {
+    @MainActor
+    @Suite(.serialized, .timeLimit(.minutes(1)))
+    struct `Its Python module` {
+        @Test
+        func `adds tasks, waits for results, and reads records`() async throws {
+            try await Bed.use { bed in
+                _ = try bed.system()
+                let finished = try bed.python(
+                    """
+                    task = client.add_task("echo", "h\\u00e4")
+                    assert isinstance(task.id, str)
+                    assert task.result(timeout=10) == "h\\u00e4"
+                    tasks = client.add_tasks([("echo", str(i)) for i in range(300)])
+                    assert [task.result(timeout=10) for task in tasks] == [str(i) for i in range(300)]
+                    print(json.dumps(client.get(task.id)))
+                    assert client.get("01890000-0000-7000-8000-000000000000") is None
+                    try:
+                        client.add_task("fail", None).result(timeout=10)
+                        raise SystemExit("it should have failed")
+                    except TaskFailed as error:
+                        assert error.record["status"] == "error", error.record
+                        assert error.record["error"]["message"] == "no luck", error.record
+                    try:
+                        client.add_task("hold", "x").result(timeout=0.1)
+                        raise SystemExit("it should have timed out")
+                    except Timeout:
+                        pass
+                    """
+                )
+                let record = try finished.json
+                #expect(record["status"].text == "success")
+                #expect(record["result"].text == "hä")
+                let id = try #require(record["id"].text)
+                #expect(try bed.record(id) == record, "as get --json prints it")
+            }
+        }
+
+        @Test
+        func `gets its result over the death of the Broker`() async throws {
+            try await Bed.use { bed in
+                let system = try bed.system()
+                let program = try bed.startPython(
+                    """
+                    task = client.add_task("hold", "kept")
+                    print(task.id, flush=True)
+                    print(task.result(timeout=20))
+                    print(client.add_task("echo", "again").result(timeout=10))
+                    """
+                )
+                try bed.waitForEvents("hold")
+                try bed.wait("the task's ID") { program.output.lines.count == 1 }
+                try system.killAndAwaitReplacement(of: "broker")
+                bed.openGate()
+                try bed.wait("the module's end") { program.report != nil && program.output.isAtEnd }
+                let finished = Finished(program)
+                #expect(finished.code == 0, "\(finished.log)")
+                #expect(Array(program.output.lines.dropFirst()) == ["kept", "again"])
+                #expect(bed.executions("hold").count == 1)
+            }
+        }
+    }
+}
+
+extension Bed {
+    /// Runs lines of Python with a `client` of this home to their end.
+    ///
+    /// - Throws: ``Failure`` with what they wrote to standard error where they fail.
+    func python(_ lines: String) throws -> Finished {
+        let program = try startPython(lines)
+        try wait("the end of the Python script", within: 20) {
+            program.report != nil && program.output.isAtEnd
+        }
+        let finished = Finished(program)
+        guard finished.code == 0 else { throw Failure("python3: \(finished.log)") }
+        return finished
+    }
+
+    func startPython(_ lines: String) throws -> Program {
+        let here = "\(#filePath)"
+        guard let end = here.range(of: "/Tests/SystemTests/")?.lowerBound else {
+            throw Failure("\(here) is elsewhere")
+        }
+        let script = """
+            import json, sys
+            folder, home = sys.argv[1:]
+            sys.path.insert(0, \(JSONString.of(String(here[..<end]) + "/examples/python")))
+            from qtasks import Client, TaskFailed, Timeout
+            client = Client(home)
+
+            """
+        return try start("/usr/bin/python3", ["-c", script + lines, folder, home])
+    }
+}
+
+/// Text as a JSON string, which is a Python one too.
+private enum JSONString {
+    static func of(_ text: String) -> String {
+        "\"" + text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
+    }
+}
