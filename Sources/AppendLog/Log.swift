@@ -202,7 +202,8 @@ extension Log {
 
     /// Closes the open group and hands it to the writer.
     ///
-    /// Once a turn of the loop; never blocks.
+    /// Once a turn of the loop; never waits for the disk. Where nothing else is going on, a little is
+    /// written (to the kernel) right here: ``watermarks()`` then has it at once.
     ///
     /// - Parameter sync: Whether everything up to here is to become durable as soon as it can. With
     ///   `false` it is only written; a later `submit(sync: true)`, also of nothing, covers it.
@@ -213,7 +214,12 @@ extension Log {
         let pieces = assembler.close(durableUpTo: marks.durable)
         inFlight += pieces
         let (end, last) = (assembler.end, lastSequence)
-        board.withJobs { $0.submit(pieces, end: end, last: last, sync: sync) }
+        switch driver {
+        case .threads:
+            board.writeHereIfQuiet { $0.submit(pieces, end: end, last: last, sync: sync) }
+        case .manual:
+            board.withJobs { $0.submit(pieces, end: end, last: last, sync: sync) }
+        }
     }
 
     /// How far the log has got.

@@ -153,6 +153,19 @@ extension LogJobs {
         return writeEnd <= filledEnd(of: first.segment)
     }
 
+    /// What may be written by the thread that submits, at most, in bytes.
+    private static let quietBytesMax = 64 << 10
+
+    /// Whether a write would wait for nothing: no sync, no other write, no zero-filling is under way, the
+    /// segment is there, and it is little.
+    var isQuiet: Bool {
+        guard !isSyncing, !isWriting, preparing == nil, let first = queue.first,
+            let last = queue.last, first.segment == last.segment
+        else { return false }
+        return segments[first.segment]?.handle != nil
+            && last.end - first.offset <= Self.quietBytesMax
+    }
+
     mutating func nextWrite() -> WriteJob? {
         guard canWrite, let first = queue.first else { return nil }
         let pieces = Array(queue.prefix { $0.segment == first.segment })

@@ -67,31 +67,25 @@ package final class BrokerLoop {
     /// - Returns: The process's exit code.
     package func run() throws -> Int32 {
         try storage.start(in: context, watching: poll, now: MonotonicClock.nowNanoseconds())
-        var didWork = false
-        while exitCode == nil {
-            didWork = try turn(waiting: !didWork)
-        }
+        let items = [clients.pollItem, workers.pollItem] + config.pollItems
+        while exitCode == nil { try turn(items) }
         return exitCode ?? 0
     }
 
     /// One turn: everything that is there, up to a bound, then everything that follows from it.
-    ///
-    /// - Returns: Whether anything was received, so that more may be there already.
-    private func turn(waiting: Bool) throws -> Bool {
+    private func turn(_ lasting: [PollItem]) throws {
         try poll.setTimer(at: earliestDeadline)
-        var items = [clients.pollItem, workers.pollItem]
-        items += config.pollItems
+        var items = lasting
         if let item = storage.pollItem { items.append(item) }
-        let ready = waiting ? try poll.wait(items) : try poll.poll(items)
+        let ready = try poll.wait(items)
         state.advance(to: .current)
         state.isTracing = logger.logLevel <= .debug
-        var received = false
-        if items.count > 4, ready.isReadable(4) { received = try receiveStorage() }
+        if items.count > lasting.count, ready.isReadable(lasting.count) { try receiveStorage() }
         if ready.isReadable(1) || !ready.tokens.isEmpty {
-            if try receiveWorkers(isDeathNear: !ready.tokens.isEmpty) { received = true }
+            try receiveWorkers(isDeathNear: !ready.tokens.isEmpty)
         }
         for token in ready.tokens { try descriptorReady(token) }
-        if ready.isReadable(0), try receiveClients() { received = true }
+        if ready.isReadable(0) { try receiveClients() }
         if ready.isReadable(2) || ready.isReadable(3) || ready.timerFired { try followConfig() }
         if ready.timerFired {
             state.timer(now: .current)
@@ -99,7 +93,6 @@ package final class BrokerLoop {
         }
         try carryOut(state.flush())
         watched.forgetStrangers()
-        return received
     }
 
     private var earliestDeadline: UInt64? {
@@ -114,9 +107,9 @@ package final class BrokerLoop {
 
     // MARK: Receiving
 
-    private func receiveClients() throws -> Bool {
-        for count in 0..<Self.messagesPerTurn {
-            guard try clients.receive(into: &frames) else { return count > 0 }
+    private func receiveClients() throws {
+        for _ in 0..<Self.messagesPerTurn {
+            guard try clients.receive(into: &frames) else { return }
             guard frames.count == 2, !frames.overflowed else {
                 refuseFrames(clients)
                 continue
@@ -124,14 +117,13 @@ package final class BrokerLoop {
             let session = frames.routingID(at: 0)
             frames.withBytes(at: 1) { state.clientMessage($0, from: session) }
         }
-        return true
     }
 
     /// - Parameter isDeathNear: A worker may have died: what it said before, such as which tasks it handed
     ///   back, is read first.
-    private func receiveWorkers(isDeathNear: Bool) throws -> Bool {
-        for count in 0..<(isDeathNear ? 64 : 1) * Self.messagesPerTurn {
-            guard try workers.receive(into: &frames) else { return count > 0 }
+    private func receiveWorkers(isDeathNear: Bool) throws {
+        for _ in 0..<(isDeathNear ? 64 : 1) * Self.messagesPerTurn {
+            guard try workers.receive(into: &frames) else { return }
             guard frames.count == 2, !frames.overflowed else {
                 refuseFrames(workers)
                 continue
@@ -140,12 +132,11 @@ package final class BrokerLoop {
             let peer = frames.withBytes(at: 1) { isPeerWanted($0) } ? lookUpPeer() : .remote
             frames.withBytes(at: 1) { state.workerMessage($0, from: session, peer: peer) }
         }
-        return true
     }
 
-    private func receiveStorage() throws -> Bool {
-        for count in 0..<Self.messagesPerTurn {
-            guard try storage.receive(into: &frames) else { return count > 0 }
+    private func receiveStorage() throws {
+        for _ in 0..<Self.messagesPerTurn {
+            guard try storage.receive(into: &frames) else { return }
             try frames.withBytes(at: 0) { bytes in
                 do {
                     try state.storageMessage(bytes)
@@ -157,7 +148,6 @@ package final class BrokerLoop {
                 }
             }
         }
-        return true
     }
 
     /// Everything beside the routing id is one frame; more are a peer's mistake.

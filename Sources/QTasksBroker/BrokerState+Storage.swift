@@ -47,12 +47,13 @@ extension BrokerState {
     private mutating func opened(_ opened: Opened) {
         storage.isUp = false
         storage.isOpening = true
+        // the same Storage over a new session: its leases are counted on, never given out again
+        if opened.incarnation != storage.incarnation { leaseCounter = 0 }
         storage.incarnation = opened.incarnation
         storage.pid = opened.pid
         storage.globalConfigPid = opened.globalConfigPid
         storage.written = 0
         storage.durable = 0
-        leaseCounter = 0
         for worker in roster.all {
             roster[worker].reserved = 0
             roster[worker].lanes = []

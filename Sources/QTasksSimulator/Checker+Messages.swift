@@ -2,6 +2,7 @@
 //
 // What is said to whom, and whether it may be said already (P1, P2, P6).
 
+import AppendLog
 import QTasksClient
 import QTasksModel
 import QTasksWire

@@ -31,7 +31,6 @@ extension PlantedFault {
     func tamper(
         _ bytes: [UInt8],
         in connection: Connection,
-        toBound: Bool,
         _ world: World
     ) -> [UInt8]? {
         guard !bytes.isEmpty else { return bytes }

@@ -112,6 +112,7 @@ final class BoundSocket {
 final class SimulatedNetwork {
     private unowned let world: World
     private var bound: [BoundSocket?] = Array(repeating: nil, count: Address.allCases.count)
+    private var sockets: [ConnectingSocket] = []
     private var waiting: [ConnectingSocket] = []
     private var connectionCount: UInt32 = 0
 
@@ -124,11 +125,9 @@ final class SimulatedNetwork {
 
     /// The run is over: lets go of everybody.
     func dissolve() {
-        for connection in all.compactMap(\.connection) {
-            connection.socket.connection = nil
-            connection.bound.connections = []
-        }
-        (all, bound, waiting, open) = ([], [], [], [])
+        for socket in sockets { socket.connection = nil }
+        for socket in bound { socket?.connections = [] }
+        (sockets, bound, waiting, open) = ([], [], [], [])
     }
 
     // MARK: Connecting
@@ -144,6 +143,7 @@ final class SimulatedNetwork {
 
     func connect(to address: Address, by owner: SimulatedProcess) -> ConnectingSocket {
         let socket = ConnectingSocket(owner: owner, address: address)
+        sockets.append(socket)
         planConnection(socket)
         return socket
     }
@@ -184,7 +184,7 @@ final class SimulatedNetwork {
     func send(_ bytes: [UInt8], on socket: ConnectingSocket) -> Bool {
         guard let connection = socket.connection else { return false }
         world.trace(socket.owner.name, .sent(connection.bound.owner.name, bytes))
-        if let bytes = world.plant?.tamper(bytes, in: connection, toBound: true, world) {
+        if let bytes = passed(bytes, in: connection) {
             put(bytes, to: connection.bound, in: connection)
         }
         return true
@@ -196,14 +196,17 @@ final class SimulatedNetwork {
             !connection.isGoneForBound
         else { return false }
         world.trace(bound.owner.name, .sent(connection.socket.owner.name, bytes))
-        guard !connection.isBroken else { return true }
-        guard let bytes = world.plant?.tamper(bytes, in: connection, toBound: false, world) else {
-            return true
-        }
+        guard !connection.isBroken, let bytes = passed(bytes, in: connection) else { return true }
         let arrival = connection.toSocket.put(bytes, arrival: world.time + world.messageDelay())
         let owner = connection.socket.owner
         world.at(arrival) { owner.wake() }
         return true
+    }
+
+    /// What is left of a message once a planted fault has had it.
+    private func passed(_ bytes: [UInt8], in connection: Connection) -> [UInt8]? {
+        guard let plant = world.plant else { return bytes }
+        return plant.tamper(bytes, in: connection, world)
     }
 
     private func put(_ bytes: [UInt8], to bound: BoundSocket, in connection: Connection) {

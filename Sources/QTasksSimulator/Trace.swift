@@ -104,12 +104,12 @@ struct Trace {
     }
 
     /// The last events, one a line, oldest first.
-    func text(name: (TaskID) -> String) -> String {
+    func text(name: @escaping (TaskID) -> String) -> String {
         let ordered = entries[next...] + entries[..<next]
         return ordered.map { Self.line($0, name) }.joined(separator: "\n")
     }
 
-    private static func line(_ entry: Entry, _ name: (TaskID) -> String) -> String {
+    private static func line(_ entry: Entry, _ name: @escaping (TaskID) -> String) -> String {
         let text = MessageText(name: name)
         let what =
             switch entry.event {

@@ -106,44 +106,35 @@ package final class StorageLoop {
     /// - Returns: The process's exit code.
     package func run() throws -> Int32 {
         try globalConfig.start(watching: poll, now: MonotonicClock.nowNanoseconds())
-        var didWork = false
-        while exitCode == nil {
-            didWork = try turn(waiting: !didWork)
-        }
+        let items = [broker.pollItem, results.pollItem] + config.pollItems
+        while exitCode == nil { try turn(items) }
         return exitCode ?? 0
     }
 
     /// One turn: everything that is there, up to a bound, then everything that follows from it.
-    ///
-    /// - Returns: Whether anything was received, so that more may be there already.
-    private func turn(waiting: Bool) throws -> Bool {
+    private func turn(_ items: [PollItem]) throws {
         try poll.setTimer(at: earliestDeadline)
-        let items = [broker.pollItem, results.pollItem] + config.pollItems
-        let ready = waiting ? try poll.wait(items) : try poll.poll(items)
+        let ready = try poll.wait(items)
         state.isTracing = logger.logLevel <= .debug
         for token in ready.tokens { try descriptorReady(token) }
         if ready.timerFired { try timer() }
-        var received = false
-        if ready.isReadable(0) { received = try receiveBroker() }
-        if ready.isReadable(1) {
-            received = try receiveResults(atMost: Self.messagesPerTurn) || received
-        }
+        if ready.isReadable(0) { try receiveBroker() }
+        if ready.isReadable(1) { try receiveResults(atMost: Self.messagesPerTurn) }
         if state.hasReleases {
-            _ = try receiveResults(atMost: Self.messagesBeforeRelease)
+            try receiveResults(atMost: Self.messagesBeforeRelease)
             state.decideReleases(now: .current, log: log)
         }
         if ready.isReadable(2) || ready.isReadable(3) || ready.timerFired { try followConfig() }
         submit()
         state.watermarks(log.watermarks(), log: log)
         try carryOut(state.flush())
-        return received
     }
 
     // MARK: Receiving
 
-    private func receiveBroker() throws -> Bool {
-        for count in 0..<Self.messagesPerTurn {
-            guard try broker.receive(into: &frames) else { return count > 0 }
+    private func receiveBroker() throws {
+        for _ in 0..<Self.messagesPerTurn {
+            guard try broker.receive(into: &frames) else { return }
             guard frames.count == 2, !frames.overflowed else { continue }
             let sender = frames.routingID(at: 0)
             if frames.isEmpty(at: 1) {
@@ -159,7 +150,6 @@ package final class StorageLoop {
                 frames.withBytes(at: 1) { state.brokerMessage($0, now: now, log: log) }
             }
         }
-        return true
     }
 
     /// Only the process that started this one may use the socket.
@@ -177,14 +167,13 @@ package final class StorageLoop {
         }
     }
 
-    private func receiveResults(atMost most: Int) throws -> Bool {
+    private func receiveResults(atMost most: Int) throws {
         let now = Now.current
-        for count in 0..<most {
-            guard try results.receive(into: &frames) else { return count > 0 }
+        for _ in 0..<most {
+            guard try results.receive(into: &frames) else { return }
             guard frames.count == 1, !frames.overflowed else { continue }
             frames.withBytes(at: 0) { state.results($0, now: now, log: log) }
         }
-        return true
     }
 
     private func followConfig() throws {
@@ -197,7 +186,7 @@ package final class StorageLoop {
 
     /// Hands this turn's records to the log, all at once.
     private func submit() {
-        let wantsSync = state.takeSyncWish()
+        let wantsSync = state.takeSyncWish(now: MonotonicClock.nowNanoseconds())
         guard log.lastSequence > submitted || wantsSync else { return }
         log.submit(sync: wantsSync)
         guard log.lastSequence > submitted else { return }
@@ -227,7 +216,8 @@ package final class StorageLoop {
     }
 
     private var earliestDeadline: UInt64? {
-        [idleAt, spaceAt, globalConfig.restartAt, config.nextDeadline].compactMap { $0 }.min()
+        [idleAt, spaceAt, state.syncDeadline, globalConfig.restartAt, config.nextDeadline]
+            .compactMap { $0 }.min()
     }
 
     private func timer() throws {
@@ -322,7 +312,7 @@ package final class StorageLoop {
     /// The orderly end: GlobalConfig, then every commit, then the log.
     private func stop() throws {
         try globalConfig.stop(in: context, watching: poll)
-        _ = try receiveResults(atMost: Self.messagesBeforeRelease)
+        try receiveResults(atMost: Self.messagesBeforeRelease)
         do {
             try log.flush()
             state.watermarks(log.watermarks(), log: log)

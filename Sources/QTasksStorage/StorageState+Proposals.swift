@@ -117,9 +117,10 @@ extension StorageState {
             return say(.refused(number: number, refusal))
         }
         guard !log.isShortOfSpace else { return refuseForSpace(number) }
-        guard let task = append(envelope, options, now: now, number: number, log: log) else {
-            return
-        }
+        guard
+            let task = append(
+                envelope, options, isWatched: isWatched, now: now, number: number, log: log)
+        else { return }
         if isWatched { tasks.setWatched(true, task) }
         if first.lease != .none, tasks.index[task].status == .new {
             _ = append(first.lease, of: envelope.id, to: first.worker, now: now, log: log)
@@ -172,6 +173,7 @@ extension StorageState {
     private mutating func append(
         _ envelope: Envelope,
         _ options: EnvelopeOptions,
+        isWatched: Bool,
         now: Now,
         number: UInt64,
         log: some TaskLog
@@ -188,7 +190,9 @@ extension StorageState {
         case .appended(let place):
             counters.adds += 1
             tasks.now = now
-            if add.durability == .synced { needsSync = true }
+            if add.durability == .synced {
+                if isWatched { needSyncSoon(now.monotonic) } else { needsSync = true }
+            }
             return tasks.apply(add, envelope: envelope, at: place)
         case .noSpace: refuseForSpace(number)
         case .tooLong: refuse(number, .payloadTooLarge, "the log takes no record that long")

@@ -36,7 +36,7 @@ extension `A running system` {
                 #expect(ends == (0..<400).map { "\"\($0)\"" })
                 #expect(bed.executions("hold").count == 4, "they run on")
                 bed.openGate(for: 4)
-                #expect(try await waiter.value.result == Array("\"0\"".utf8))
+                #expect(try await waiter.value.outcome == success("\"0\""))
                 _ = try await app.ends(of: holding)
                 let executions = bed.executions()
                 #expect(executions.count == 404)
@@ -80,6 +80,10 @@ extension `A running system` {
     }
 }
 
+private func success(_ json: String) -> TaskOutcome {
+    .success(result: Array(json.utf8), contentType: nil)
+}
+
 extension QueueTasks {
     /// The results of tasks as text, once all have ended; what ended otherwise is its description.
     fileprivate func ends(of ids: [TaskID]) async throws -> [String] {
@@ -87,7 +91,7 @@ extension QueueTasks {
             for (index, id) in ids.enumerated() {
                 group.addTask {
                     let end = try await self.end(of: id, timeout: .seconds(20))
-                    guard let result = end.result else { return (index, "\(end)") }
+                    guard case .success(let result, _) = end.outcome else { return (index, "\(end)") }
                     return (index, String(decoding: result, as: UTF8.self))
                 }
             }

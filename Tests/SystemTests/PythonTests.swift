@@ -83,13 +83,11 @@ extension Bed {
 
     func startPython(_ lines: String) throws -> Program {
         let here = "\(#filePath)"
-        guard let end = here.range(of: "/Tests/SystemTests/")?.lowerBound else {
-            throw Failure("\(here) is elsewhere")
-        }
+        let root = here.split(separator: "/").dropLast(3).joined(separator: "/")
         let script = """
             import json, sys
             folder, home = sys.argv[1:]
-            sys.path.insert(0, \(JSONString.of(String(here[..<end]) + "/examples/python")))
+            sys.path.insert(0, \(JSONString.of("/\(root)/examples/python")))
             from qtasks import Client, TaskFailed, Timeout
             client = Client(home)
 

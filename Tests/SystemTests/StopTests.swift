@@ -104,11 +104,3 @@ extension `A running system` {
         }
     }
 }
-
-extension Bed {
-    /// The record of a task once it has ended: adds it again, which is the same task, and waits.
-    func finalRecord(_ id: String, within seconds: Int = 10) throws -> JSON {
-        let peer = try Peer(.dealer, at: home, .clients)
-        return try peer.record(of: id, within: seconds)
-    }
-}

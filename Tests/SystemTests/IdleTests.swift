@@ -1,0 +1,35 @@
+// Part of QTasks. License: see LICENSE.
+
+import Testing
+
+extension `A running system` {
+    /// Promise P8.
+    @MainActor
+    @Suite(.serialized, .timeLimit(.minutes(1)))
+    struct `An idle system` {
+        @Test
+        func `does not wake up`() async throws {
+            try await Bed.use { bed in
+                let system = try bed.system()
+                #expect(try bed.command("add", "echo", "\"x\"", "--wait").code == 0)
+                let pids = try system.members().map(\.pid)
+                // what is written once after the last change comes within its first second
+                bed.pass(seconds: 3)
+                let before = pids.map(ProcFile.voluntarySwitches)
+                bed.pass(seconds: 10)
+                let switches = zip(pids.map(ProcFile.voluntarySwitches), before).map { $0 - $1 }
+                #expect(switches.reduce(0, +) <= 3, "\(switches) of \(pids)")
+            }
+        }
+    }
+}
+
+extension Bed {
+    /// Lets time pass: the test is about what does not happen meanwhile.
+    fileprivate func pass(seconds: Int) {
+        let end = ContinuousClock.now + .seconds(seconds)
+        while end > .now {
+            turn(waitingMilliseconds: Int32((end - .now) / .milliseconds(1)) + 1)
+        }
+    }
+}
