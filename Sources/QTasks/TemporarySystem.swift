@@ -19,6 +19,7 @@ extension QueueTasks {
     /// - Parameters:
     ///   - config: How it is set up, on top of what ``config`` and the environment say.
     ///   - body: Gets these tasks, connected to the new home.
+    /// - Returns: What `body` returns.
     /// - Throws: What `body` throws; ``QTasksError/Code/noSystem`` where the system can't be started.
     public func withTemporarySystem<Value>(
         config: QueueConfig? = nil,

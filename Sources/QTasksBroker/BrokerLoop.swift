@@ -8,7 +8,9 @@ import QTasksWire
 import ZeroMQ
 
 /// The Broker's process: turns sockets, pidfds and time into events of ``BrokerState``, and carries
-/// out what it decides. Belongs to one thread, which also starts Storage (recovery.md, H13).
+/// out what it decides.
+///
+/// Belongs to one thread, which also starts Storage (recovery.md, H13).
 package final class BrokerLoop {
     /// How many messages of one socket are taken in a turn before the others have theirs.
     private static let messagesPerTurn = 256
@@ -51,14 +53,18 @@ package final class BrokerLoop {
         config = try ConfigSubscription(
             in: context,
             endpoints: ConfigEndpoints(
-                requests: home.endpoint(.config), updates: home.endpoint(.configUpdates)),
-            now: MonotonicClock.nowNanoseconds())
+                requests: home.endpoint(.config),
+                updates: home.endpoint(.configUpdates)
+            ),
+            now: MonotonicClock.nowNanoseconds()
+        )
         storage = StorageLink(home: home, handover: handover)
         if settings.config.listen != nil {
             let endpoint = try clients.lastEndpoint
             logger.notice(
                 "clients are served on TCP too: every user of this host can reach it",
-                metadata: ["event": "listening", "endpoint": "\(endpoint)"])
+                metadata: ["event": "listening", "endpoint": "\(endpoint)"]
+            )
         }
     }
 
@@ -119,8 +125,8 @@ package final class BrokerLoop {
         }
     }
 
-    /// - Parameter isDeathNear: A worker may have died: what it said before, such as which tasks it handed
-    ///   back, is read first.
+    /// A worker may have died (`isDeathNear`): what it said before, such as which tasks it handed back,
+    /// is read first.
     private func receiveWorkers(isDeathNear: Bool) throws {
         for _ in 0..<(isDeathNear ? 64 : 1) * Self.messagesPerTurn {
             guard try workers.receive(into: &frames) else { return }
@@ -143,7 +149,8 @@ package final class BrokerLoop {
                 } catch {
                     logger.critical(
                         "Storage said what can't be read: it is of another build",
-                        metadata: ["event": "refused", "error": "\(error)"])
+                        metadata: ["event": "refused", "error": "\(error)"]
+                    )
                     throw error
                 }
             }
@@ -155,7 +162,9 @@ package final class BrokerLoop {
         guard frames.count > 0 else { return }
         let refusal = Refusal(.malformed, "a message of this protocol is one frame")
         _ = try? socket.send(
-            ErrorMessage.encoded(refusal, number: 0), to: frames.routingID(at: 0))
+            ErrorMessage.encoded(refusal, number: 0),
+            to: frames.routingID(at: 0)
+        )
     }
 
     /// Only what needs trust costs a system call.
@@ -192,8 +201,10 @@ package final class BrokerLoop {
         guard let report = storage.reap(watching: poll) else { return }
         let isExpected = state.isStopped
         logger.log(
-            level: isExpected ? .debug : .warning, "Storage has ended",
-            metadata: ["event": "storage ended", "cause": "\(report)"])
+            level: isExpected ? .debug : .warning,
+            "Storage has ended",
+            metadata: ["event": "storage ended", "cause": "\(report)"]
+        )
         state.storageLost()
         guard !isExpected else { return }
         if let code = storage.planRestart(after: report, now: MonotonicClock.nowNanoseconds()) {
@@ -233,7 +244,10 @@ package final class BrokerLoop {
             var metadata: Logger.Metadata = ["event": "\(notice.event)"]
             for (key, value) in notice.details { metadata[key] = "\(value)" }
             logger.log(
-                level: notice.isWarning ? .warning : .info, "\(notice.message)", metadata: metadata)
+                level: notice.isWarning ? .warning : .info,
+                "\(notice.message)",
+                metadata: metadata
+            )
         }
         for arrow in outbox.arrows {
             logger.debug(
@@ -241,7 +255,8 @@ package final class BrokerLoop {
                 metadata: [
                     "component": "broker", "event": "\(arrow.event)", "task": "\(arrow.task)",
                     "peer": "\(arrow.peer)",
-                ])
+                ]
+            )
         }
     }
 }

@@ -12,22 +12,38 @@ package enum BrokerRole {
     /// long as the process.
     ///
     /// - Returns: The exit code: 0 after a stop in order, 78 where it would fail again.
-    package static func run(_ handover: RoleHandover, home: HomeDirectory, config: QueueConfig) -> Int32 {
+    package static func run(_ handover: RoleHandover, home: HomeDirectory, config: QueueConfig)
+        -> Int32
+    {
         let logger = RoleLogging.bootstrap(component: "broker", level: config.logLevel)
         do {
             // held to the end: a second Broker would take the sockets' paths over (H11)
             let lock = try LockFile.acquire(at: home.brokerLockPath, runID: handover.runID)
             defer { extendLifetime(lock) }
             let settings = BrokerState.Settings(
-                config: config, pid: getpid(), parentPid: getppid(), home: home.path)
+                config: config,
+                pid: getpid(),
+                parentPid: getppid(),
+                home: home.path
+            )
             let loop = try BrokerLoop(
-                settings: settings, home: home, handover: handover, logger: logger)
+                settings: settings,
+                home: home,
+                handover: handover,
+                logger: logger
+            )
             return try loop.run()
         } catch let error as ProcessError {
-            logger.critical("the Broker can't start", metadata: ["event": "failed", "error": "\(error)"])
+            logger.critical(
+                "the Broker can't start",
+                metadata: ["event": "failed", "error": "\(error)"]
+            )
             return 78
         } catch {
-            logger.critical("the Broker can't go on", metadata: ["event": "failed", "error": "\(error)"])
+            logger.critical(
+                "the Broker can't go on",
+                metadata: ["event": "failed", "error": "\(error)"]
+            )
             return 70
         }
     }

@@ -7,7 +7,9 @@ import QTasksModel
 import QTasksWire
 
 extension BrokerState {
-    /// A message from a client. An empty one is the probe of a new connection.
+    /// A message from a client.
+    ///
+    /// An empty one is the probe of a new connection.
     package mutating func clientMessage(_ bytes: UnsafeRawBufferPointer, from session: Session) {
         if bytes.isEmpty { return greet(session) }
         var reader = WireReader(bytes)
@@ -66,7 +68,8 @@ extension BrokerState {
             inspect(topic, number: header.number, session: session)
         default:
             refuse(
-                session, header.number,
+                session,
+                header.number,
                 Refusal(.unknownCommand, "clients can't send '\(header.command)' here")
             )
         }
@@ -75,8 +78,11 @@ extension BrokerState {
     private mutating func refuse(_ session: Session, _ number: UInt64, _ refusal: Refusal) {
         if refusal.code == .malformed {
             notice(
-                "refused", "a client's message can't be read: \(refusal.message)",
-                [("peer", "\(session)")], isWarning: true)
+                "refused",
+                "a client's message can't be read: \(refusal.message)",
+                [("peer", "\(session)")],
+                isWarning: true
+            )
         }
         clients.send(ErrorMessage.encoded(refusal, number: number), to: session)
     }
@@ -88,14 +94,19 @@ extension BrokerState {
         switch reason {
         case .malformed:
             refuse(
-                session, 0,
-                Refusal(.malformed, "no message of this protocol: it begins with 'QT' and 10 bytes"))
+                session,
+                0,
+                Refusal(.malformed, "no message of this protocol: it begins with 'QT' and 10 bytes")
+            )
         case .unsupportedVersion(let version, let number):
             refuse(
-                session, number,
+                session,
+                number,
                 Refusal(
                     .unsupportedVersion,
-                    "protocol version \(version): this system speaks \(MessageHeader.version)"))
+                    "protocol version \(version): this system speaks \(MessageHeader.version)"
+                )
+            )
         case .unknownCommand(let code, let number):
             refuse(session, number, Refusal(.unknownCommand, "there is no command \(code)"))
         }
@@ -114,12 +125,18 @@ extension BrokerState {
         while !reader.isAtEnd { envelopes.append(try Envelope(from: &reader)) }
         guard !envelopes.isEmpty else { throw .truncated(field: "envelope") }
         let request = clients.begin(
-            .added, session: session, number: number, options: message.options,
-            count: envelopes.count)
+            .added,
+            session: session,
+            number: number,
+            options: message.options,
+            count: envelopes.count
+        )
         for envelope in envelopes {
             if let refusal = refusal(of: envelope, message, session) {
                 clients.answer(
-                    request, AddReceipt(id: envelope.id, verdict: .refused(refusal)))
+                    request,
+                    AddReceipt(id: envelope.id, verdict: .refused(refusal))
+                )
             } else {
                 add(envelope, message, request)
             }
@@ -136,16 +153,23 @@ extension BrokerState {
             return Refusal(.stopping, "the system at \(settings.home) is being stopped")
         }
         guard TaskName.isValid(envelope.name) else {
-            return Refusal(.badName, "a task name is 1 to 255 bytes of UTF-8 without control characters")
+            return Refusal(
+                .badName,
+                "a task name is 1 to 255 bytes of UTF-8 without control characters"
+            )
         }
         guard envelope.queue.isEmpty || TaskName.isValid(envelope.queue) else {
-            return Refusal(.badName, "a queue name is 1 to 255 bytes of UTF-8 without control characters")
+            return Refusal(
+                .badName,
+                "a queue name is 1 to 255 bytes of UTF-8 without control characters"
+            )
         }
         guard envelope.arguments.count <= settings.config.maxPayload else {
             return Refusal(
                 .payloadTooLarge,
                 "arguments of \(envelope.arguments.count) bytes: this system takes "
-                    + "\(settings.config.maxPayload) (--max-payload)")
+                    + "\(settings.config.maxPayload) (--max-payload)"
+            )
         }
         do {
             _ = try EnvelopeOptions(envelope.options)
@@ -159,17 +183,26 @@ extension BrokerState {
         if clients.unanswered[session, default: 0] > 2 * Int(settings.windowTasks) {
             return Refusal(
                 .overloaded,
-                "more than \(settings.windowTasks) tasks of this connection are unanswered")
+                "more than \(settings.windowTasks) tasks of this connection are unanswered"
+            )
         }
         if clients.pendingBytes > ClientTable.pendingBytesMax {
-            return Refusal(.overloaded, "Storage has not kept up with \(clients.pendingBytes) bytes of adds")
+            return Refusal(
+                .overloaded,
+                "Storage has not kept up with \(clients.pendingBytes) bytes of adds"
+            )
         }
         if let most = settings.config.maxQueued, lanes.waiting + lanes.unanswered >= most {
-            return Refusal(.overloaded, "\(most) tasks are queued, which is the limit (--max-queued)")
+            return Refusal(
+                .overloaded,
+                "\(most) tasks are queued, which is the limit (--max-queued)"
+            )
         }
         if message.options.contains(.wait), !clients.mayWait(session, 1) {
             return Refusal(
-                .overloaded, "this connection waits for \(ClientTable.waitsPerSessionMax) tasks")
+                .overloaded,
+                "this connection waits for \(ClientTable.waitsPerSessionMax) tasks"
+            )
         }
         return nil
     }
@@ -197,13 +230,20 @@ extension BrokerState {
         if isWatched {
             let owner = clients.request(request)
             clients.wait(
-                for: envelope.id, session: owner.session, number: owner.number,
-                options: message.options, deadline: deadline(after: message.waitMilliseconds))
+                for: envelope.id,
+                session: owner.session,
+                number: owner.number,
+                options: message.options,
+                deadline: deadline(after: message.waitMilliseconds)
+            )
         }
         if !isDelayed, let worker = workerForNewTask(in: lane) {
             pending.lease = reserve(
                 QueuedTask(priority: envelope.priority, sequence: 0, id: envelope.id),
-                isSuspect: false, lane: lane, for: worker)
+                isSuspect: false,
+                lane: lane,
+                for: worker
+            )
             pending.worker = roster[worker].id
         }
         propose(pending)
@@ -215,8 +255,13 @@ extension BrokerState {
         pending.envelope.withUnsafeBytes { envelope in
             propose(
                 .add(
-                    number: number, isWatched: pending.isWatched, lease: pending.lease,
-                    worker: pending.worker, envelope: envelope))
+                    number: number,
+                    isWatched: pending.isWatched,
+                    lease: pending.lease,
+                    worker: pending.worker,
+                    envelope: envelope
+                )
+            )
         }
         trace("save new task", pending.id, "storage")
         clients.keep(pending, as: number)
@@ -249,8 +294,12 @@ extension BrokerState {
             return refuse(session, number, Refusal(.overloaded, "a million reads are unanswered"))
         }
         let request = clients.begin(
-            .records, session: session, number: number, options: message.options,
-            count: message.ids.count)
+            .records,
+            session: session,
+            number: number,
+            options: message.options,
+            count: message.ids.count
+        )
         for id in message.ids { read(id, for: .get(request)) }
     }
 
@@ -258,12 +307,19 @@ extension BrokerState {
         guard clients.mayWait(session, message.ids.count) else {
             let limit = ClientTable.waitsPerSessionMax
             return refuse(
-                session, number, Refusal(.overloaded, "this connection waits for \(limit) tasks"))
+                session,
+                number,
+                Refusal(.overloaded, "this connection waits for \(limit) tasks")
+            )
         }
         for id in message.ids {
             clients.wait(
-                for: id, session: session, number: number, options: message.options,
-                deadline: deadline(after: message.waitMilliseconds))
+                for: id,
+                session: session,
+                number: number,
+                options: message.options,
+                deadline: deadline(after: message.waitMilliseconds)
+            )
             // also while stopping: what has ended is told; the rest hears of the stop at its end
             propose(.watch(id: id))
             trace("read result", id, "storage")
@@ -279,7 +335,11 @@ extension BrokerState {
 
     mutating func answerOverdue(_ wait: Wait) {
         guard storage.isUp else {
-            clients.answer(wait, state: .timedOut, record: UnsafeRawBufferPointer(start: nil, count: 0))
+            clients.answer(
+                wait,
+                state: .timedOut,
+                record: UnsafeRawBufferPointer(start: nil, count: 0)
+            )
             return
         }
         read(wait.id, for: .overdue(wait))

@@ -72,7 +72,9 @@ extension BrokerState {
         return lease
     }
 
-    /// Leases what waits to whoever has credit. Costs nothing while nothing waits.
+    /// Leases what waits to whoever has credit.
+    ///
+    /// Costs nothing while nothing waits.
     mutating func dispatchWaiting() {
         guard mayLease, lanes.waiting > 0 else { return }
         if lanes.suspectsWaiting > 0 { dispatchSuspects() }
@@ -117,12 +119,18 @@ extension BrokerState {
         storageLeases[number] = lease
         propose(
             .lease(
-                number: number, id: task.id, lease: lease, worker: roster[worker].id,
-                synced: isSuspect))
+                number: number,
+                id: task.id,
+                lease: lease,
+                worker: roster[worker].id,
+                synced: isSuspect
+            )
+        )
     }
 
-    /// Suspects go to workers that run nothing. While none is empty, one worker gets nothing more
-    /// until it is (P4).
+    /// Suspects go to workers that run nothing.
+    ///
+    /// While none is empty, one worker gets nothing more until it is (P4).
     private mutating func dispatchSuspects() {
         if let holder = suspectHolder, roster[holder].session == nil || roster[holder].isLeaving {
             suspectHolder = nil
@@ -211,8 +219,12 @@ extension BrokerState {
         number: UInt64
     ) -> Proposal {
         .release(
-            number: number, holding: Holding(id: entry.task.id, lease: lease), cause: release.cause,
-            isShared: release.isShared, counts: release.counts)
+            number: number,
+            holding: Holding(id: entry.task.id, lease: lease),
+            cause: release.cause,
+            isShared: release.isShared,
+            counts: release.counts
+        )
     }
 
     private mutating func propose(_ entry: LeaseEntry, _ lease: Lease, _ release: ReleaseState) {

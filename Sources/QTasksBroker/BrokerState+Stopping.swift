@@ -14,8 +14,10 @@ extension BrokerState {
         guard stopping == .no else { return }
         stopping = .grace(deadline: now.monotonic + graceMilliseconds * 1_000_000)
         notice(
-            "draining", "no task is leased any more; running ones may end",
-            [("running", "\(leases.count)"), ("graceMilliseconds", "\(graceMilliseconds)")])
+            "draining",
+            "no task is leased any more; running ones may end",
+            [("running", "\(leases.count)"), ("graceMilliseconds", "\(graceMilliseconds)")]
+        )
         checkDrained()
     }
 
@@ -65,7 +67,10 @@ extension BrokerState {
     private mutating func turnWaitersAway() {
         for wait in clients.takeAllWaits() {
             clients.answer(
-                wait, state: .stopping, record: UnsafeRawBufferPointer(start: nil, count: 0))
+                wait,
+                state: .stopping,
+                record: UnsafeRawBufferPointer(start: nil, count: 0)
+            )
         }
     }
 

@@ -73,7 +73,10 @@ extension BrokerState {
         switch item {
         case .queued(let placement):
             lanes.push(
-                QueuedTask(placement), isSuspect: placement.isSuspect, to: lane(of: placement))
+                QueuedTask(placement),
+                isSuspect: placement.isSuspect,
+                to: lane(of: placement)
+            )
         case .scheduled(let placement, let due): schedule(placement, due)
         case .running(let placement, let lease, let worker): restore(placement, lease, worker)
         case .worker(let id, let process): storage.processes[id] = process
@@ -86,7 +89,12 @@ extension BrokerState {
         lanes.addScheduled(1, to: lane)
         scheduled.insert(
             ScheduledTask(
-                due: due, task: QueuedTask(placement), isSuspect: placement.isSuspect, lane: lane))
+                due: due,
+                task: QueuedTask(placement),
+                isSuspect: placement.isSuspect,
+                lane: lane
+            )
+        )
     }
 
     private mutating func restore(_ placement: Placement, _ lease: Lease, _ worker: WorkerID) {
@@ -106,7 +114,10 @@ extension BrokerState {
             // held, if it was sent in this session; else its verdict got lost with the old Storage
             if former == nil, roster[number].session != nil {
                 leases[lease]?.release = ReleaseState(
-                    cause: .notHeld, isShared: false, counts: false)
+                    cause: .notHeld,
+                    isShared: false,
+                    counts: false
+                )
             } else {
                 roster[number].leases.insert(lease)
             }
@@ -118,7 +129,11 @@ extension BrokerState {
     /// A worker of an earlier Broker: wait for its HELLO, however long, while its process lives (P5).
     private mutating func expect(_ worker: WorkerID, _ lease: Lease) {
         guard let process = storage.processes[worker] else {
-            leases[lease]?.release = ReleaseState(cause: .goneBefore, isShared: false, counts: false)
+            leases[lease]?.release = ReleaseState(
+                cause: .goneBefore,
+                isShared: false,
+                counts: false
+            )
             return
         }
         let number = roster.add(WorkerEntry(id: worker, process: process))
@@ -153,11 +168,13 @@ extension BrokerState {
         waitingWorkers = []
         tellStarter()
         notice(
-            "storage opened", "the store is open",
+            "storage opened",
+            "the store is open",
             [
                 ("incarnation", "\(storage.incarnation)"), ("queued", "\(lanes.waiting)"),
                 ("running", "\(leases.count)"),
-            ])
+            ]
+        )
         checkDrained()
     }
 
@@ -196,7 +213,8 @@ extension BrokerState {
                 envelope.queue.isEmpty
                 ? TaskName.defaultQueue : String(decoding: envelope.queue, as: UTF8.self)
             return lane(
-                Lane.Key(queue: queue, name: String(decoding: envelope.name, as: UTF8.self)))
+                Lane.Key(queue: queue, name: String(decoding: envelope.name, as: UTF8.self))
+            )
         }
     }
 
@@ -247,15 +265,21 @@ extension BrokerState {
         if leased {
             leases[pending.lease]?.task.sequence = sequence
             let first = LeasedTask(
-                lease: pending.lease, attempt: 1, failures: 0, epoch: 0, isSuspect: false,
-                addedAt: addedAt)
+                lease: pending.lease,
+                attempt: 1,
+                failures: 0,
+                epoch: 0,
+                isSuspect: false,
+                addedAt: addedAt
+            )
             pending.envelope.withUnsafeBytes { granted(pending.lease, first, envelope: $0) }
         } else {
             if pending.lease != .none { _ = end(pending.lease) }
             if due > 0 {
                 lanes.addScheduled(1, to: pending.lane)
                 scheduled.insert(
-                    ScheduledTask(due: due, task: task, isSuspect: false, lane: pending.lane))
+                    ScheduledTask(due: due, task: task, isSuspect: false, lane: pending.lane)
+                )
             } else {
                 lanes.push(task, isSuspect: false, to: pending.lane)
             }
@@ -280,7 +304,9 @@ extension BrokerState {
             clients.dropWait(for: pending.id, session: owner.session, number: owner.number)
         }
         clients.answer(
-            pending.request, AddReceipt(id: pending.id, verdict: .refused(refusal)))
+            pending.request,
+            AddReceipt(id: pending.id, verdict: .refused(refusal))
+        )
     }
 
     private mutating func dropReservation(of pending: PendingAdd) {
@@ -310,8 +336,11 @@ extension BrokerState {
         case .new: requeue(entry, isSuspect: isSuspect)
         case .dead:
             notice(
-                "task dead", "its workers died as often as it may be delivered",
-                [("task", "\(holding.id)")], isWarning: true)
+                "task dead",
+                "its workers died as often as it may be delivered",
+                [("task", "\(holding.id)")],
+                isWarning: true
+            )
             if clients.isAwaited(holding.id) { propose(.watch(id: holding.id)) }
         // it was final or another's before: whatever that was has its own message
         case .process, .scheduled, .success, .error, .cancel, nil: break
@@ -337,7 +366,12 @@ extension BrokerState {
             lanes.addScheduled(1, to: entry.lane)
             scheduled.insert(
                 ScheduledTask(
-                    due: due, task: entry.task, isSuspect: entry.isSuspect, lane: entry.lane))
+                    due: due,
+                    task: entry.task,
+                    isSuspect: entry.isSuspect,
+                    lane: entry.lane
+                )
+            )
         }
         if !record.isEmpty { tellWaiters(of: holding.id, record) }
         if let entry { closeIfUnused(entry.lane) }
@@ -347,6 +381,9 @@ extension BrokerState {
 extension QueuedTask {
     init(_ placement: Placement) {
         self.init(
-            priority: placement.priority, sequence: placement.sequence, id: placement.id)
+            priority: placement.priority,
+            sequence: placement.sequence,
+            id: placement.id
+        )
     }
 }

@@ -16,7 +16,10 @@ package enum PeerProcess: Sendable, Equatable {
 extension BrokerState {
     /// A message on the workers' socket.
     ///
-    /// - Parameter peer: Looked up for a `HELLO` and for what only the Starter may say.
+    /// - Parameters:
+    ///   - bytes: The message; an empty one is the probe of a new connection.
+    ///   - session: Where it came from.
+    ///   - peer: Looked up for a `HELLO` and for what only the Starter may say.
     package mutating func workerMessage(
         _ bytes: UnsafeRawBufferPointer,
         from session: Session,
@@ -29,8 +32,11 @@ extension BrokerState {
             try serveWorker(header.command, &reader, session, peer)
         } catch {
             notice(
-                "refused", "a worker's message can't be read: \(error)", [("peer", "\(session)")],
-                isWarning: true)
+                "refused",
+                "a worker's message can't be read: \(error)",
+                [("peer", "\(session)")],
+                isWarning: true
+            )
             let refusal = Refusal(.malformed, "\(error)")
             outbox.toWorkers.append((session, ErrorMessage.encoded(refusal, number: 0)))
         }
@@ -76,8 +82,11 @@ extension BrokerState {
         case .starterHello, .exit, .drain, .stop:
             guard peer == .local(pid: settings.parentPid) else {
                 notice(
-                    "refused", "only the Starter may send '\(command)'", [("peer", "\(session)")],
-                    isWarning: true)
+                    "refused",
+                    "only the Starter may send '\(command)'",
+                    [("peer", "\(session)")],
+                    isWarning: true
+                )
                 return
             }
             try starterMessage(command, &reader, session)
@@ -89,13 +98,22 @@ extension BrokerState {
     // MARK: HELLO
 
     private mutating func hello(_ hello: Hello, _ session: Session, _ peer: PeerProcess) throws {
-        guard storage.isUp else { return }  // said again after our WELCOME
+        guard storage.isUp else {
+            // Storage went after our WELCOME: it gets another, and says all this again
+            if !waitingWorkers.contains(session) { greetWorker(session) }
+            return
+        }
         guard peer == .local(pid: hello.process.pid) else {
             notice(
                 "refused",
                 "a worker whose process can't be watched from here (another pid namespace?)",
-                [("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)")], isWarning: true)
-            let refusal = Refusal(.unknownCommand, "workers must run on this host, in this pid namespace")
+                [("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)")],
+                isWarning: true
+            )
+            let refusal = Refusal(
+                .unknownCommand,
+                "workers must run on this host, in this pid namespace"
+            )
             outbox.toWorkers.append((session, ErrorMessage.encoded(refusal, number: 0)))
             return
         }
@@ -106,13 +124,20 @@ extension BrokerState {
         guard known != nil || roster.count < Roster.workersMax else { return }
         let worker = known ?? roster.add(WorkerEntry(id: hello.worker, process: hello.process))
         roster.begin(session, of: worker)
+        // what this turn was to send on the older session is lost with it, as far as HELLO doesn't list it
+        parcels[worker] = nil
         describe(worker, hello)
         if known == nil { outbox.deeds.append(.check(hello.worker, hello.process)) }
         propose(.worker(id: hello.worker, process: hello.process))
         reconcile(worker, hello, session)
         notice(
-            "worker joined", "a worker is ready",
-            [("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)"), ("slots", "\(hello.slots)")])
+            "worker joined",
+            "a worker is ready",
+            [
+                ("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)"),
+                ("slots", "\(hello.slots)"),
+            ]
+        )
         dispatchWaiting()
     }
 
@@ -169,8 +194,10 @@ extension BrokerState {
 
     /// The kernel says that this worker's process has ended, or that it isn't there any more.
     ///
-    /// - Parameter wasSeen: The Broker watched it die; else it was gone before this Broker began, which counts
-    ///   against no task.
+    /// - Parameters:
+    ///   - id: Which worker.
+    ///   - wasSeen: The Broker watched it die; else it was gone before this Broker began, which counts
+    ///     against no task.
     package mutating func workerDied(_ id: WorkerID, wasSeen: Bool) {
         guard let number = roster.number(of: id) else { return }
         let entry = roster[number]
@@ -187,13 +214,21 @@ extension BrokerState {
         roster.remove(number)
         for lease in entry.leases {
             release(
-                lease, cause: cause, isShared: isToBlame && isShared,
-                counts: isToBlame && !isShared)
+                lease,
+                cause: cause,
+                isShared: isToBlame && isShared,
+                counts: isToBlame && !isShared
+            )
         }
         notice(
-            "worker died", "a worker's process has ended; what it ran goes to others",
-            [("worker", "\(id)"), ("pid", "\(entry.process.pid)"), ("tasks", "\(entry.leases.count)")],
-            isWarning: !stopping.isUnderWay && !entry.isLeaving)
+            "worker died",
+            "a worker's process has ended; what it ran goes to others",
+            [
+                ("worker", "\(id)"), ("pid", "\(entry.process.pid)"),
+                ("tasks", "\(entry.leases.count)"),
+            ],
+            isWarning: !stopping.isUnderWay && !entry.isLeaving
+        )
         checkDrained()
     }
 
@@ -211,8 +246,10 @@ extension BrokerState {
         case .exit:
             let exit = try ExitMessage(from: &reader)
             notice(
-                "worker reaped", exit.wasSignal ? "killed by signal \(exit.code)" : "exit code \(exit.code)",
-                [("pid", "\(exit.pid)"), ("maxResidentBytes", "\(exit.maxResidentBytes)")])
+                "worker reaped",
+                exit.wasSignal ? "killed by signal \(exit.code)" : "exit code \(exit.code)",
+                [("pid", "\(exit.pid)"), ("maxResidentBytes", "\(exit.maxResidentBytes)")]
+            )
         case .drain:
             let milliseconds = try reader.integer("grace", as: UInt64.self)
             drain(graceMilliseconds: milliseconds)

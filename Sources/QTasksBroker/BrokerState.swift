@@ -136,7 +136,8 @@ package struct BrokerState {
         isWarning: Bool = false
     ) {
         outbox.notices.append(
-            .init(isWarning: isWarning, event: event, message: message, details: details))
+            .init(isWarning: isWarning, event: event, message: message, details: details)
+        )
     }
 }
 

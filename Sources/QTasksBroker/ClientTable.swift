@@ -272,7 +272,8 @@ struct ClientTable {
         }
         nextSerial += 1
         list.append(
-            Wait(session: session, number: number, id: id, options: options, serial: nextSerial))
+            Wait(session: session, number: number, id: id, options: options, serial: nextSerial)
+        )
         waits[id] = list
         waitsBySession[session, default: 0] += 1
         if let deadline {

@@ -23,7 +23,11 @@ struct StorageLink: ~Copyable {
     init(home: HomeDirectory, handover: RoleHandover) {
         self.home = home
         self.handover = RoleHandover(
-            role: "storage", parent: getpid(), runID: handover.runID, settings: handover.settings)
+            role: "storage",
+            parent: getpid(),
+            runID: handover.runID,
+            settings: handover.settings
+        )
     }
 
     var pollItem: PollItem? {
@@ -42,7 +46,8 @@ struct StorageLink: ~Copyable {
         startedAt = now
         let child = try ChildProcess.spawn(
             arguments: ["storage", "--home", home.path],
-            environment: handover.environment)
+            environment: handover.environment
+        )
         try poll.watch(descriptor: child.pidfd, token: Self.token)
         self.child = child
         let socket = try Socket(.dealer, in: context, options: .dealer)

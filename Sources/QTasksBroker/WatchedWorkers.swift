@@ -48,8 +48,11 @@ struct WatchedWorkers {
             return false
         }
         workers[worker] = Watched(
-            handle: handle, pid: process.pid, token: token,
-            leadsGroup: ProcessGroup.isLeader(process.pid))
+            handle: handle,
+            pid: process.pid,
+            token: token,
+            leadsGroup: ProcessGroup.isLeader(process.pid)
+        )
         ids[token] = worker
         return true
     }

@@ -102,7 +102,7 @@ extension ClientState {
         }
     }
 
-    /// An add that was taken becomes a wait, which went out with it.
+    /// An add that was taken becomes a wait, which went out with it where anybody wanted one then.
     private mutating func follow(
         _ id: TaskID,
         _ claim: Claim,
@@ -110,11 +110,11 @@ extension ClientState {
         now: UInt64
     ) {
         guard let call = calls[claim.call] else { return }
-        guard waits[id] == nil, add.phase == .sent else {
+        guard waits[id] == nil, add.phase == .sent, let askedUntil = add.content.askedUntil else {
             return wait(for: id, claim, until: call.deadline)
         }
         var pending = Pending(Lookup(), claim: claim)
-        pending.content.askedUntil = call.deadline ?? .max
+        pending.content.askedUntil = askedUntil
         waits.insertSent(id, pending, request: add.request, at: add.sentAt)
     }
 

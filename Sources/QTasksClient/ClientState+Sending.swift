@@ -29,6 +29,7 @@ extension ClientState {
             adds.markSent(id, request: number, at: now)
             adds.update(id) { entry in
                 if entry.content.uncertainSince == nil { entry.content.uncertainSince = now }
+                entry.content.askedUntil = wait.map { askedUntil($0, now: now) }
             }
         }
         messages += open.finish()

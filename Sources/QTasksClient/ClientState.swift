@@ -35,6 +35,8 @@ package struct ClientState {
         var breaks = 0
         /// When it was sent for the first time without being refused since.
         var uncertainSince: UInt64?
+        /// Up to when the Broker was asked to wait for the end, where the newest message asked that.
+        var askedUntil: UInt64?
         var refusal: Refusal?
     }
 

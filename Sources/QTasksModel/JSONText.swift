@@ -50,7 +50,10 @@ public struct JSONText: Sendable {
 
     /// Writes opaque bytes: as they are if they are JSON, else as `{"base64": ...}`.
     ///
-    /// - Parameter type: Their content type; `nil` stands for `application/json`.
+    /// - Parameters:
+    ///   - name: The member's name.
+    ///   - payload: The bytes.
+    ///   - type: Their content type; `nil` stands for `application/json`.
     public mutating func member(_ name: String, payload: [UInt8], type: String?) {
         key(name)
         let isJSON = type == nil || type == "application/json"

@@ -40,6 +40,7 @@ public struct QueueConfig: Sendable, Equatable {
     /// `QTASKS_LISTEN`.
     ///
     /// - Parameter lookUp: Gives a variable's value; this process's environment unless told otherwise.
+    /// - Returns: The merged settings.
     /// - Throws: ``QTasksError/Code/badConfiguration`` naming the variable and what it may be.
     public func merging(
         environment lookUp: (String) -> String? = Self.environmentVariable
@@ -83,7 +84,10 @@ public struct QueueConfig: Sendable, Equatable {
 
     /// Sets one value from text.
     ///
-    /// - Parameter origin: What to call it in an error, such as `--slots` or `QTASKS_SLOTS`.
+    /// - Parameters:
+    ///   - setting: Which one.
+    ///   - text: Its value, as ``text(of:)`` writes it.
+    ///   - origin: What to call it in an error, such as `--slots` or `QTASKS_SLOTS`.
     /// - Throws: ``QTasksError/Code/badConfiguration``; nothing is then changed.
     public mutating func set(
         _ setting: Setting,
@@ -92,7 +96,11 @@ public struct QueueConfig: Sendable, Equatable {
     ) throws(QTasksError) {
         func number(_ range: ClosedRange<Int>) throws(QTasksError) -> Int {
             guard let number = Int(text), range.contains(number) else {
-                throw Self.bad(origin, text, "a number from \(range.lowerBound) to \(range.upperBound)")
+                throw Self.bad(
+                    origin,
+                    text,
+                    "a number from \(range.lowerBound) to \(range.upperBound)"
+                )
             }
             return number
         }
@@ -116,7 +124,8 @@ public struct QueueConfig: Sendable, Equatable {
         case .listen:
             guard Self.isLoopback(text) else {
                 throw Self.bad(
-                    origin, text,
+                    origin,
+                    text,
                     "an address of this host such as tcp://127.0.0.1:5570: beyond loopback "
                         + "anybody could add tasks, which is refused until CURVE is there"
                 )

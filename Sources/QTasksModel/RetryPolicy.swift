@@ -37,7 +37,9 @@ public struct RetryPolicy: Sendable, Hashable {
         self.jitter = jitter
     }
 
-    /// One attempt, no retry. The default.
+    /// One attempt, no retry.
+    ///
+    /// The default.
     public static let none = RetryPolicy(
         maxAttempts: 1,
         delay: .zero,
@@ -77,6 +79,7 @@ public struct RetryPolicy: Sendable, Hashable {
     /// - Parameters:
     ///   - failures: How often it has failed by now, from 1 on.
     ///   - random: A number in 0..<1 that places the wait within its jitter.
+    /// - Returns: Milliseconds.
     public func delayMilliseconds(afterFailures failures: UInt32, random: Double) -> UInt64 {
         var delay = Double(delayMilliseconds)
         let limit = Double(delayMillisecondsMax)

@@ -19,8 +19,9 @@ public struct TaskRecord: Sendable, Equatable {
     /// How many workers it was proven to have killed.
     public var deaths: UInt32
 
-    /// How often an operator requeued it after an end. (id, epoch) is the token that makes effects
-    /// idempotent.
+    /// How often an operator requeued it after an end.
+    ///
+    /// (id, epoch) is the token that makes effects idempotent.
     public var epoch: UInt16
 
     /// The lease it runs under, or ended under.
@@ -44,7 +45,9 @@ public struct TaskRecord: Sendable, Equatable {
     /// How the last attempt ended, if one did.
     public var outcome: TaskOutcome?
 
-    /// No worker that is connected now can run it. Known to the Broker alone, who fills it in.
+    /// No worker that is connected now can run it.
+    ///
+    /// Known to the Broker alone, who fills it in.
     public var isUnroutable = false
 
     public init(

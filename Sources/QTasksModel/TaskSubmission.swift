@@ -42,10 +42,14 @@ public struct TaskSubmission: Sendable, Equatable {
     /// When it may first be leased.
     public var start: Start = .now
 
-    /// Not leased by then: given up. Carried and recorded.
+    /// Not leased by then: given up.
+    ///
+    /// Carried and recorded.
     public var expires: Timestamp?
 
-    /// Of all unfinished tasks with the same key there is one. Carried and recorded.
+    /// Of all unfinished tasks with the same key there is one.
+    ///
+    /// Carried and recorded.
     public var key: [UInt8]?
 
     /// The task whose handler added this one.
@@ -58,7 +62,9 @@ public struct TaskSubmission: Sendable, Equatable {
     /// system is set.
     public var durability: Durability?
 
-    /// How long the finished task is kept, in seconds; `nil`: as the system is set. Carried and recorded.
+    /// How long the finished task is kept, in seconds; `nil`: as the system is set.
+    ///
+    /// Carried and recorded.
     public var retentionSeconds: UInt64?
 
     /// One pair of the ``TaskSubmission/headers``.

@@ -34,7 +34,9 @@ package enum RoleThread {
         }
     }
 
-    /// Runs `body` on a new thread and serves the main actor meanwhile. Main thread only.
+    /// Runs `body` on a new thread and serves the main actor meanwhile.
+    ///
+    /// Main thread only.
     ///
     /// Unlike an `await`, it leaves Swift's pool asleep, which would wake up once a second from then on.
     ///

@@ -175,12 +175,14 @@ extension Checker {
         for process in world.living where process.nextDeadline != nil {
             fail("P8: \(process.name) still has a deadline")
         }
-        for client in world.clients {
-            guard let client, client.isAlive else { return fail("a client did not come back") }
-            if client.hasOpenCalls { fail("\(client.name) still waits for an answer") }
-        }
         for (number, task) in world.scenario.tasks.enumerated() {
             checkEnd(of: number, task)
+        }
+        for client in world.clients {
+            guard let client, client.isAlive else { return fail("a client did not come back") }
+            if let id = client.awaited.first {
+                fail("\(client.name) still waits for an answer about \(name(id))")
+            }
         }
         checkCounts()
         statistics.tasks += ledger.tasks.count

@@ -20,6 +20,8 @@ struct OrderWatch {
     private var known: [TaskID: Known] = [:]
     private var adds: [UInt64: Placement] = [:]
     private var leases: [UInt64: TaskID] = [:]
+    /// Leases that the Broker knows: it passes over what it is told of others.
+    private var held: Set<Lease> = []
     private var turn = 0
 
     mutating func beginTurn() { turn += 1 }
@@ -29,6 +31,7 @@ struct OrderWatch {
         known = [:]
         adds = [:]
         leases = [:]
+        held = []
     }
 
     // MARK: What the Broker hears
@@ -47,7 +50,9 @@ struct OrderWatch {
             known[placement.id] = Known(placement: placement, waitsSince: turn)
         case .scheduled(let placement, let due):
             known[placement.id] = Known(placement: placement, due: due)
-        case .running(let placement, _, _): known[placement.id] = Known(placement: placement)
+        case .running(let placement, let lease, _):
+            known[placement.id] = Known(placement: placement)
+            held.insert(lease)
         case .worker, .end: break
         }
     }
@@ -66,12 +71,14 @@ struct OrderWatch {
         case .leased(let number, _, _): leases[number] = nil
         case .stale(let number, _):
             if let id = leases.removeValue(forKey: number) { known[id] = nil }
-        case .released(_, let holding, .new, let isSuspect):
+        case .released(_, let holding, let status, let isSuspect):
+            guard held.remove(holding.lease) != nil, status == .new else { return }
             known[holding.id]?.placement.isSuspect = isSuspect
             known[holding.id]?.waitsSince = turn
-        case .finished(let holding, _, .committed, .scheduled, let due, _):
-            known[holding.id]?.due = due
-        case .released, .finished, .record, .final, .counts: break
+        case .finished(let holding, _, let verdict, let status, let due, _):
+            guard held.remove(holding.lease) != nil else { return }
+            if verdict == .committed, status == .scheduled { known[holding.id]?.due = due }
+        case .record, .final, .counts: break
         }
     }
 
@@ -98,9 +105,11 @@ struct OrderWatch {
             )
             adds[number] = placement
             guard lease != .none else { return nil }
+            held.insert(lease)
             return overtaken(by: placement, for: worker, canRun: canRun)
-        case .lease(let number, let id, _, let worker, _):
+        case .lease(let number, let id, let lease, let worker, _):
             leases[number] = id
+            held.insert(lease)
             guard let entry = known[id] else { return nil }
             known[id]?.waitsSince = nil
             known[id]?.due = nil

@@ -57,26 +57,23 @@ final class SimulatedBroker: SimulatedProcess {
         guard let clients, let workers else { return }
         world.checker.order.beginTurn()
         state.advance(to: world.now)
-        let hasHeard = receiveStorage()
-        let hasWorkers = receiveWorkers(workers)
+        receiveStorage()
+        receiveWorkers(workers)
         serveDescriptors()
-        let hasClients = receiveClients(clients)
+        receiveClients(clients)
         if timerFired {
             state.timer(now: world.now)
             world.checker.order.timer(now: world.now.monotonic)
         }
         carryOut(state.flush())
         strangers = [:]
-        // the loop looks once more, without sleeping, after a turn that had something
-        if hasHeard || hasWorkers || hasClients { wake() }
     }
 
     // MARK: Receiving
 
-    private func receiveStorage() -> Bool {
-        guard let storage else { return false }
-        let messages = world.network.receive(on: storage, atMost: world.turnLimit())
-        for bytes in messages {
+    private func receiveStorage() {
+        guard let storage else { return }
+        for bytes in world.network.receive(on: storage, atMost: world.turnLimit()) {
             world.checker.brokerHeard(bytes)
             do {
                 try bytes.withUnsafeBytes { try state.storageMessage($0) }
@@ -84,13 +81,11 @@ final class SimulatedBroker: SimulatedProcess {
                 world.checker.fail("the Broker can't read what Storage said: \(error)")
             }
         }
-        return !messages.isEmpty
     }
 
-    private func receiveWorkers(_ socket: BoundSocket) -> Bool {
+    private func receiveWorkers(_ socket: BoundSocket) {
         let limit = deadWorkers.isEmpty ? world.turnLimit() : .max
-        let messages = world.network.receive(on: socket, atMost: limit)
-        for (connection, bytes) in messages {
+        for (connection, bytes) in world.network.receive(on: socket, atMost: limit) {
             var session = connection.routingID
             if world.plant == .oldSessionHonoured, let current = connection.socket.connection {
                 session = current.routingID
@@ -98,7 +93,6 @@ final class SimulatedBroker: SimulatedProcess {
             let peer = lookUpPeer(connection)
             bytes.withUnsafeBytes { state.workerMessage($0, from: session, peer: peer) }
         }
-        return !messages.isEmpty
     }
 
     /// The descriptor of a connection that is gone may be closed by now.
@@ -109,12 +103,10 @@ final class SimulatedBroker: SimulatedProcess {
         return .local(pid: owner.pid)
     }
 
-    private func receiveClients(_ socket: BoundSocket) -> Bool {
-        let messages = world.network.receive(on: socket, atMost: world.turnLimit())
-        for (connection, bytes) in messages {
+    private func receiveClients(_ socket: BoundSocket) {
+        for (connection, bytes) in world.network.receive(on: socket, atMost: world.turnLimit()) {
             bytes.withUnsafeBytes { state.clientMessage($0, from: connection.routingID) }
         }
-        return !messages.isEmpty
     }
 
     // MARK: Processes

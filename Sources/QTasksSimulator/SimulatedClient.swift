@@ -27,7 +27,8 @@ final class SimulatedClient: SimulatedProcess {
         wake()
     }
 
-    var hasOpenCalls: Bool { !calls.isEmpty }
+    /// The tasks of calls that have not ended.
+    var awaited: [TaskID] { calls.values.joined().sorted() }
 
     override var nextDeadline: UInt64? { state.nextDeadline }
 

@@ -40,7 +40,9 @@ final class SimulatedStorage: SimulatedProcess {
         planOpening()
     }
 
-    override var nextDeadline: UInt64? { idleAt }
+    override var nextDeadline: UInt64? {
+        [idleAt, state?.syncDeadline].compactMap { $0 }.min()
+    }
 
     override var hasUnread: Bool {
         guard let broker, let results else { return false }
@@ -188,9 +190,13 @@ final class SimulatedStorage: SimulatedProcess {
     // MARK: The log
 
     private func submit(_ state: inout StorageState, _ log: AuditedLog) {
-        let wantsSync = state.takeSyncWish()
+        let wantsSync = state.takeSyncWish(now: world.now.monotonic)
         guard log.log.lastSequence > submitted || wantsSync else { return }
         log.log.submit(sync: wantsSync)
+        // a quiet log writes a little on the thread that submits
+        if world.random.chance(50), log.log.runOneWrite() {
+            world.checker.logProgressed(log.watermarks())
+        }
         planAll()
         guard log.log.lastSequence > submitted else { return }
         submitted = log.log.lastSequence

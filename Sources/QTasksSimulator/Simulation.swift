@@ -57,9 +57,18 @@ package enum Simulation {
     }
 
     /// Runs one seed to its end.
-    package static func run(seed: UInt64, plant: PlantedFault? = nil) -> Outcome {
+    ///
+    /// - Parameters:
+    ///   - seed: What everything follows from.
+    ///   - plant: A mistake that the checker has to find.
+    ///   - kept: How many of the last events are told where a promise is broken.
+    package static func run(
+        seed: UInt64,
+        plant: PlantedFault? = nil,
+        tracing kept: Int = 200
+    ) -> Outcome {
         let scenario = Scenario(seed: seed)
-        let world = World(scenario, plant: plant)
+        let world = World(scenario, plant: plant, tracing: kept)
         world.run(until: scenario.calmAt + patience)
         let violation = world.checker.violation
         return Outcome(

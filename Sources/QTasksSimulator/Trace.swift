@@ -52,8 +52,7 @@ struct Trace {
         var event: Event
     }
 
-    static let kept = 200
-
+    private let kept: Int
     private var entries: [Entry] = []
     private var next = 0
 
@@ -62,15 +61,20 @@ struct Trace {
 
     private(set) var count = 0
 
+    /// - Parameter kept: How many events, of which all count for ``checksum``.
+    init(keeping kept: Int) {
+        self.kept = max(1, kept)
+    }
+
     mutating func add(_ time: UInt64, _ who: ProcessName, _ event: Event) {
         count += 1
         mix(time, who, event)
         let entry = Entry(time: time, who: who, event: event)
-        if entries.count < Self.kept {
+        if entries.count < kept {
             entries.append(entry)
         } else {
             entries[next] = entry
-            next = (next + 1) % Self.kept
+            next = (next + 1) % kept
         }
     }
 

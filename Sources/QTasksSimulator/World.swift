@@ -17,7 +17,7 @@ final class World {
     var random: SeededRandom
     let disk: SimulatedDisk
     let checker: Checker
-    private(set) var log = Trace()
+    private(set) var log: Trace
 
     private var events = EventQueue()
     private(set) var time: UInt64 = 0
@@ -39,12 +39,13 @@ final class World {
     /// The host has no power, or is starting: nobody may begin.
     private var isDown = false
 
-    init(_ scenario: Scenario, plant: PlantedFault?) {
+    init(_ scenario: Scenario, plant: PlantedFault?, tracing kept: Int) {
         self.scenario = scenario
         self.plant = plant
         random = SeededRandom(seed: scenario.seed)
         disk = SimulatedDisk(seed: scenario.seed)
         checker = Checker(config: scenario.config)
+        log = Trace(keeping: kept)
         workers = Array(repeating: nil, count: scenario.workers.count)
         clients = Array(repeating: nil, count: scenario.clients)
         networkOrNil = SimulatedNetwork(self)

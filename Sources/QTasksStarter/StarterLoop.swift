@@ -9,8 +9,10 @@ import QTasksWire
 import ZeroMQ
 
 /// The Starter's process: children, signals and the connection to the Broker become events of
-/// ``StarterState``. Belongs to one thread that lives as long as the process: the kernel ties the
-/// children's lives to it.
+/// ``StarterState``.
+///
+/// Belongs to one thread that lives as long as the process: the kernel ties the children's lives to
+/// it.
 package final class StarterLoop {
     private static let signalToken: UInt64 = 0
 
@@ -33,9 +35,16 @@ package final class StarterLoop {
     private var frames = Frames()
     private var exitCode: Int32?
 
+    /// Connects to the Broker's socket, which needn't be there yet; starts nothing.
+    ///
     /// - Parameters:
+    ///   - home: Prepared, and locked by the caller.
+    ///   - config: What the children are started with.
     ///   - workers: How many worker processes to keep.
+    ///   - runID: The same in all processes of this system.
+    ///   - logger: Where lines go.
     ///   - onReady: Called once, on the loop's thread, when the system serves.
+    /// - Throws: `ProcessError` or `ZeroMQError` where the process has no descriptor left.
     package init(
         home: HomeDirectory,
         config: QueueConfig,
@@ -61,8 +70,11 @@ package final class StarterLoop {
         settings = try ConfigSubscription(
             in: context,
             endpoints: ConfigEndpoints(
-                requests: home.endpoint(.config), updates: home.endpoint(.configUpdates)),
-            now: MonotonicClock.nowNanoseconds())
+                requests: home.endpoint(.config),
+                updates: home.endpoint(.configUpdates)
+            ),
+            now: MonotonicClock.nowNanoseconds()
+        )
     }
 
     /// Runs the system until it is stopped.
@@ -80,7 +92,8 @@ package final class StarterLoop {
 
     private func turn() throws {
         try poll.setTimer(
-            at: [state.nextDeadline, settings.nextDeadline].compactMap { $0 }.min())
+            at: [state.nextDeadline, settings.nextDeadline].compactMap { $0 }.min()
+        )
         let ready = try poll.wait([broker.pollItem] + settings.pollItems)
         for token in ready.tokens {
             if token == Self.signalToken { takeSignals() } else { reap(token) }
@@ -101,7 +114,8 @@ package final class StarterLoop {
             } else {
                 logger.info(
                     "asked to stop",
-                    metadata: ["event": "signal", "signal": "\(SignalName.of(signal))"])
+                    metadata: ["event": "signal", "signal": "\(SignalName.of(signal))"]
+                )
                 state.stopRequested(now: MonotonicClock.nowNanoseconds())
             }
         }
@@ -122,7 +136,10 @@ package final class StarterLoop {
         children[child] = nil
         if case .worker = child { tellExit(child, report) }
         identities[child] = nil
-        logger.debug("reaped", metadata: ["event": "reaped", "child": "\(child)", "cause": "\(report)"])
+        logger.debug(
+            "reaped",
+            metadata: ["event": "reaped", "child": "\(child)", "cause": "\(report)"]
+        )
         state.ended(child, report, now: MonotonicClock.nowNanoseconds())
         reapStrangers()
     }
@@ -189,7 +206,8 @@ package final class StarterLoop {
                 "ready",
                 metadata: [
                     "event": "ready", "home": "\(home.path)", "workers": "\(children.count - 1)",
-                ])
+                ]
+            )
             onReady?()
         case .log(let text, let isWarning):
             logger.log(level: isWarning ? .warning : .info, "\(text)")
@@ -207,9 +225,15 @@ package final class StarterLoop {
             var settings = config.handedOver
             settings["home"] = home.path
             let handover = RoleHandover(
-                role: role, parent: getpid(), runID: runID, settings: settings)
+                role: role,
+                parent: getpid(),
+                runID: runID,
+                settings: settings
+            )
             let process = try ChildProcess.spawn(
-                arguments: [role, "--home", home.path], environment: handover.environment)
+                arguments: [role, "--home", home.path],
+                environment: handover.environment
+            )
             try poll.watch(descriptor: process.pidfd, token: nextToken)
             tokens[nextToken] = child
             nextToken += 1

@@ -8,10 +8,13 @@ package import QTasksProcess
 
 /// What the process does that the user starts with `run`.
 package enum StarterRole {
-    /// Takes the home, starts the system in it, and returns when it has stopped. Blocks the calling
-    /// thread, which must live as long as the process.
+    /// Takes the home, starts the system in it, and returns when it has stopped.
+    ///
+    /// Blocks the calling thread, which must live as long as the process.
     ///
     /// - Parameters:
+    ///   - home: Where the system lives; made where there is none.
+    ///   - config: How it is set up.
     ///   - workers: Worker processes where the settings don't say.
     ///   - onReady: Called once, when the system serves.
     /// - Returns: The exit code: 0 after a stop, 75 where the home is in use, 78 where it would fail again.
@@ -32,8 +35,13 @@ package enum StarterRole {
             _ = Limits.raiseOpenFiles()
             try Strangers.adopt()
             let loop = try StarterLoop(
-                home: home, config: config, workers: workers, runID: runID, logger: logger,
-                onReady: onReady)
+                home: home,
+                config: config,
+                workers: workers,
+                runID: runID,
+                logger: logger,
+                onReady: onReady
+            )
             let code = try loop.run()
             home.cleanUp()
             logger.info("stopped", metadata: ["event": "stopped", "home": "\(home.path)"])
@@ -43,7 +51,11 @@ package enum StarterRole {
             let holder = pid.map { "process \($0)" } ?? "another process"
             logger.critical(
                 "a system runs in this home already: stop it, or give --home another folder",
-                metadata: ["event": "refused", "home": "\(home.path)", "lock": "\(path)", "holder": "\(holder)"])
+                metadata: [
+                    "event": "refused", "home": "\(home.path)", "lock": "\(path)",
+                    "holder": "\(holder)",
+                ]
+            )
             return 75
         } catch {
             logger.critical("can't start", metadata: ["event": "failed", "error": "\(error)"])

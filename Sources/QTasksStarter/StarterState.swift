@@ -141,8 +141,12 @@ package struct StarterState {
     package mutating func failedToStart(_ child: Child, _ reason: String, now: UInt64) {
         deeds.append(.log("\(child) can't be started: \(reason)", isWarning: true))
         let report = ExitReport(
-            pid: 0, cause: .exited(code: 71), maxResidentBytes: 0, userMicroseconds: 0,
-            systemMicroseconds: 0)
+            pid: 0,
+            cause: .exited(code: 71),
+            maxResidentBytes: 0,
+            userMicroseconds: 0,
+            systemMicroseconds: 0
+        )
         ended(child, report, now: now)
     }
 

@@ -119,7 +119,13 @@ extension StorageState {
         guard !log.isShortOfSpace else { return refuseForSpace(number) }
         guard
             let task = append(
-                envelope, options, isWatched: isWatched, now: now, number: number, log: log)
+                envelope,
+                options,
+                isWatched: isWatched,
+                now: now,
+                number: number,
+                log: log
+            )
         else { return }
         if isWatched { tasks.setWatched(true, task) }
         if first.lease != .none, tasks.index[task].status == .new {

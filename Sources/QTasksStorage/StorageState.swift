@@ -147,6 +147,7 @@ package struct StorageState {
     /// submit.
     ///
     /// - Parameter now: By `CLOCK_BOOTTIME`; without it nothing waits for company.
+    /// - Returns: What to pass to the log's `submit(sync:)`.
     package mutating func takeSyncWish(now: UInt64 = .max) -> Bool {
         let isDue = syncDeadline.map { $0 <= now } ?? false
         guard needsSync || isDue else { return false }

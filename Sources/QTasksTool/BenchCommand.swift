@@ -34,7 +34,8 @@ struct BenchOptions: ParsableArguments {
         config.logLevel = "warning"
         try config.set(.durability, to: durability, saying: "--durability")
         let app = QueueTasks("bench")
-        let task = app.task(BenchTask.name) { (input: BenchTask.Input, _: TaskContext) async throws -> Int in
+        let task = app.task(BenchTask.name) {
+            (input: BenchTask.Input, _: TaskContext) async throws -> Int in
             BenchTask.answer(input.i)
         }
         try await app.withTemporarySystem(config: config) { _ in try await body(task) }
@@ -111,7 +112,10 @@ struct LatencyCommand: AsyncParsableCommand {
                     numbers: [
                         ("rounds", Double(rounds)), ("seconds", seconds),
                         ("p50_us", microseconds(0.5)), ("p99_us", microseconds(0.99)),
-                    ], isVerified: isVerified))
+                    ],
+                    isVerified: isVerified
+                )
+            )
             guard isVerified else { throw ExitCode(1) }
         }
     }
@@ -125,7 +129,8 @@ struct LatencyCommand: AsyncParsableCommand {
 struct ThroughputCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "throughput",
-        abstract: "Tasks a second from the add to the result: added singly (w1) and in bulk (w1-bulk)."
+        abstract:
+            "Tasks a second from the add to the result: added singly (w1) and in bulk (w1-bulk)."
     )
 
     @OptionGroup var options: BenchOptions
@@ -154,7 +159,9 @@ struct ThroughputCommand: AsyncParsableCommand {
             numbers: [
                 ("n", Double(tasks)), ("seconds", seconds),
                 ("tasks_per_s", (Double(tasks) / seconds).rounded()),
-            ], isVerified: isVerified)
+            ],
+            isVerified: isVerified
+        )
         options.report(row)
         return row
     }
@@ -167,7 +174,8 @@ struct ThroughputCommand: AsyncParsableCommand {
         try await withThrowingTaskGroup(of: Bool.self) { group in
             for lane in 0..<window {
                 group.addTask {
-                    for i in stride(from: range.lowerBound + lane, to: range.upperBound, by: window) {
+                    for i in stride(from: range.lowerBound + lane, to: range.upperBound, by: window)
+                    {
                         let answer = try await task.run(BenchTask.input(i), timeout: .seconds(60))
                         guard answer == BenchTask.answer(i) else { return false }
                     }
@@ -186,7 +194,11 @@ struct ThroughputCommand: AsyncParsableCommand {
         try await withThrowingTaskGroup(of: Bool.self) { group in
             for lane in 0..<4 {
                 group.addTask {
-                    for start in stride(from: range.lowerBound + lane * 1000, to: range.upperBound, by: 4000) {
+                    for start in stride(
+                        from: range.lowerBound + lane * 1000,
+                        to: range.upperBound,
+                        by: 4000
+                    ) {
                         let part = start..<min(start + 1000, range.upperBound)
                         let results = try await task.addTasks(part.map(BenchTask.input))
                         let answers = try await results.results(timeout: .seconds(60))

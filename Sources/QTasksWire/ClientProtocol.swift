@@ -5,7 +5,9 @@
 
 package import QTasksModel
 
-/// Why the Broker refuses something, as one byte. Part of the protocol.
+/// Why the Broker refuses something, as one byte.
+///
+/// Part of the protocol.
 package enum RefusalCode: UInt8, Sendable, CaseIterable {
     case malformed = 16
     case unsupportedVersion = 17
@@ -76,6 +78,7 @@ package struct RecordOptions: OptionSet, Sendable {
 }
 
 /// `ADD`: flags (1), wait at most (4, milliseconds, 0 for no limit), envelopes to the end.
+///
 /// With ``RecordOptions/wait`` the records follow once the tasks have ended.
 package struct AddMessage {
     package var options: RecordOptions
@@ -209,7 +212,9 @@ package struct RecordReply {
     }
 }
 
-/// `ERROR`: code (1), sentence (text). The answer to a request that could not be read or served.
+/// `ERROR`: code (1), sentence (text).
+///
+/// The answer to a request that could not be read or served.
 package struct ErrorMessage {
     package static func encoded(_ refusal: Refusal, number: UInt64) -> [UInt8] {
         var writer = WireWriter(.error, number: number)

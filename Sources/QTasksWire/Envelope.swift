@@ -62,7 +62,9 @@ package struct Envelope {
     }
 }
 
-/// The tags of an envelope's options. Part of the protocol and of the log: never use one again.
+/// The tags of an envelope's options.
+///
+/// Part of the protocol and of the log: never use one again.
 private enum OptionTag: UInt8 {
     case maxAttempts = 1
     case maxDeliveries = 2
@@ -165,7 +167,10 @@ extension TaskSubmission {
             Envelope.fixedBytes + name.utf8.count + queueName.utf8.count + options.count
             + arguments.count
         guard let byteCount = UInt32(exactly: bytes) else {
-            throw QTasksError(.payloadTooLarge, "arguments of \(arguments.count) bytes for '\(name)'")
+            throw QTasksError(
+                .payloadTooLarge,
+                "arguments of \(arguments.count) bytes for '\(name)'"
+            )
         }
         writer.integer(byteCount)
         writer.id(id)
@@ -223,12 +228,17 @@ extension TaskSubmission {
         }
         for header in headers {
             guard (1...255).contains(header.name.utf8.count) else {
-                throw QTasksError(.badOption, "header name '\(header.name)' isn't 1 to 255 bytes long")
+                throw QTasksError(
+                    .badOption,
+                    "header name '\(header.name)' isn't 1 to 255 bytes long"
+                )
             }
             let bytes = [UInt8(header.name.utf8.count)] + header.name.utf8 + header.value.utf8
             try writer.option(.header, bytes, "header '\(header.name)'")
         }
-        if let contentType { try writer.option(.contentType, Array(contentType.utf8), "content type") }
+        if let contentType {
+            try writer.option(.contentType, Array(contentType.utf8), "content type")
+        }
         if let durability { writer.option(.durability, durability.code) }
         if let retentionSeconds { writer.option(.retention, retentionSeconds) }
         return writer.bytes

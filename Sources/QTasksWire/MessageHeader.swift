@@ -2,7 +2,9 @@
 
 package import QTasksModel
 
-/// What a message asks or tells. The numbers are part of the protocol: never use one again.
+/// What a message asks or tells.
+///
+/// The numbers are part of the protocol: never use one again.
 package enum Command: UInt8, Sendable {
     // Client to Broker.
     case add = 0x01

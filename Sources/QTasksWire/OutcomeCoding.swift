@@ -123,8 +123,9 @@ package struct ResultEntry: Sendable, Equatable {
     }
 }
 
-/// A ``ResultEntry`` whose outcome stays as it is: what Storage needs to decide. Points into the
-/// message it was read from.
+/// A ``ResultEntry`` whose outcome stays as it is: what Storage needs to decide.
+///
+/// Points into the message it was read from.
 package struct ResultView {
     package let bytes: UnsafeRawBufferPointer
     package let id: TaskID

@@ -22,11 +22,23 @@ package enum ReleaseCause: UInt8, Sendable {
 /// One item of `PROPOSE`: a kind (1 byte), then the case's fields.
 package enum Proposal {
     /// Storage answers `added`, `exists` or `refused`.
-    case add(number: UInt64, isWatched: Bool, lease: Lease, worker: WorkerID, envelope: UnsafeRawBufferPointer)
+    case add(
+        number: UInt64,
+        isWatched: Bool,
+        lease: Lease,
+        worker: WorkerID,
+        envelope: UnsafeRawBufferPointer
+    )
     /// Storage answers `leased` or `stale`; `synced`: only once the lease is durable.
     case lease(number: UInt64, id: TaskID, lease: Lease, worker: WorkerID, synced: Bool)
     /// Storage answers `released`. `isShared`: more than one task was in that process.
-    case release(number: UInt64, holding: Holding, cause: ReleaseCause, isShared: Bool, counts: Bool)
+    case release(
+        number: UInt64,
+        holding: Holding,
+        cause: ReleaseCause,
+        isShared: Bool,
+        counts: Bool
+    )
     /// Storage answers `final` once the task has ended, or at once if there is none.
     case watch(id: TaskID)
     /// Storage answers `record`.
@@ -84,13 +96,20 @@ package enum Proposal {
             let worker = try reader.worker("worker")
             let envelope = try Envelope(from: &reader)
             self = .add(
-                number: number, isWatched: flags & 1 != 0, lease: lease, worker: worker,
-                envelope: envelope.bytes)
+                number: number,
+                isWatched: flags & 1 != 0,
+                lease: lease,
+                worker: worker,
+                envelope: envelope.bytes
+            )
         case 2:
             self = .lease(
-                number: try reader.integer("number"), id: try reader.id("id"),
-                lease: try reader.lease("lease"), worker: try reader.worker("worker"),
-                synced: try reader.u8("flags") & 1 != 0)
+                number: try reader.integer("number"),
+                id: try reader.id("id"),
+                lease: try reader.lease("lease"),
+                worker: try reader.worker("worker"),
+                synced: try reader.u8("flags") & 1 != 0
+            )
         case 3:
             let number = try reader.integer("number", as: UInt64.self)
             let holding = try Holding(from: &reader)
@@ -99,13 +118,19 @@ package enum Proposal {
             }
             let flags = try reader.u8("flags")
             self = .release(
-                number: number, holding: holding, cause: cause, isShared: flags & 1 != 0,
-                counts: flags & 2 != 0)
+                number: number,
+                holding: holding,
+                cause: cause,
+                isShared: flags & 1 != 0,
+                counts: flags & 2 != 0
+            )
         case 4: self = .watch(id: try reader.id("id"))
         case 5: self = .read(number: try reader.integer("number"), id: try reader.id("id"))
         case 6:
             self = .worker(
-                id: try reader.worker("worker"), process: try WorkerProcess(from: &reader))
+                id: try reader.worker("worker"),
+                process: try WorkerProcess(from: &reader)
+            )
         case 7: self = .count(number: try reader.integer("number"))
         default: throw .invalid(field: "proposal")
         }
@@ -201,11 +226,15 @@ package enum SnapshotItem: Sendable, Equatable {
             self = .scheduled(try Placement(from: &reader), due: try reader.integer("due"))
         case 3:
             self = .running(
-                try Placement(from: &reader), lease: try reader.lease("lease"),
-                worker: try reader.worker("worker"))
+                try Placement(from: &reader),
+                lease: try reader.lease("lease"),
+                worker: try reader.worker("worker")
+            )
         case 4:
             self = .worker(
-                id: try reader.worker("worker"), process: try WorkerProcess(from: &reader))
+                id: try reader.worker("worker"),
+                process: try WorkerProcess(from: &reader)
+            )
         case 5: self = .end
         default: throw .invalid(field: "item")
         }
@@ -262,8 +291,13 @@ package enum Verdict {
     case released(number: UInt64, holding: Holding, status: TaskStatus?, isSuspect: Bool)
     /// An attempt's end, for the worker that sent it. `record` is empty unless it is watched and final.
     case finished(
-        holding: Holding, worker: WorkerID, verdict: ResultVerdict, status: TaskStatus?, due: UInt64,
-        record: UnsafeRawBufferPointer)
+        holding: Holding,
+        worker: WorkerID,
+        verdict: ResultVerdict,
+        status: TaskStatus?,
+        due: UInt64,
+        record: UnsafeRawBufferPointer
+    )
     /// `record` is empty: there is no such task.
     case record(number: UInt64, record: UnsafeRawBufferPointer)
     /// The end of a watched task; `record` is empty: there is no such task.
@@ -331,9 +365,12 @@ package enum Verdict {
         switch try reader.u8("verdict") {
         case 1:
             self = .added(
-                number: try reader.integer("number"), sequence: try reader.integer("sequence"),
-                leased: try reader.u8("flags") & 1 != 0, due: try reader.integer("due"),
-                addedAt: Timestamp(nanoseconds: try reader.integer("added")))
+                number: try reader.integer("number"),
+                sequence: try reader.integer("sequence"),
+                leased: try reader.u8("flags") & 1 != 0,
+                due: try reader.integer("due"),
+                addedAt: Timestamp(nanoseconds: try reader.integer("added"))
+            )
         case 2:
             let number = try reader.integer("number", as: UInt64.self)
             let sequence = try reader.integer("sequence", as: UInt64.self)
@@ -352,8 +389,11 @@ package enum Verdict {
         case 5: self = .stale(number: try reader.integer("number"), status: try reader.status())
         case 6:
             self = .released(
-                number: try reader.integer("number"), holding: try Holding(from: &reader),
-                status: try reader.status(), isSuspect: try reader.u8("flags") & 1 != 0)
+                number: try reader.integer("number"),
+                holding: try Holding(from: &reader),
+                status: try reader.status(),
+                isSuspect: try reader.u8("flags") & 1 != 0
+            )
         case 7:
             let holding = try Holding(from: &reader)
             let worker = try reader.worker("worker")
@@ -361,15 +401,24 @@ package enum Verdict {
                 throw WireError.invalid(field: "verdict")
             }
             self = .finished(
-                holding: holding, worker: worker, verdict: verdict, status: try reader.status(),
-                due: try reader.integer("due"), record: try reader.counted("record"))
+                holding: holding,
+                worker: worker,
+                verdict: verdict,
+                status: try reader.status(),
+                due: try reader.integer("due"),
+                record: try reader.counted("record")
+            )
         case 8:
             self = .record(
-                number: try reader.integer("number"), record: try reader.counted("record"))
+                number: try reader.integer("number"),
+                record: try reader.counted("record")
+            )
         case 9: self = .final(id: try reader.id("id"), record: try reader.counted("record"))
         case 10:
             self = .counts(
-                number: try reader.integer("number"), bytes: try reader.counted("counts"))
+                number: try reader.integer("number"),
+                bytes: try reader.counted("counts")
+            )
         default: throw .invalid(field: "verdict")
         }
     }

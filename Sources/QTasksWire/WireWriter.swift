@@ -1,6 +1,8 @@
 // Part of QTasks. License: see LICENSE.
 
-/// Bytes of a message or record, written from left to right. Numbers are little endian.
+/// Bytes of a message or record, written from left to right.
+///
+/// Numbers are little endian.
 package struct WireWriter: Sendable {
     /// What was written so far.
     package private(set) var bytes: [UInt8]

@@ -145,7 +145,9 @@ package struct Hello: Sendable, Equatable {
 }
 
 /// `CREDIT`: the window (8): how many tasks in all the worker is ready to have been sent since its
-/// `HELLO`. It only grows, so a repeated or late message changes nothing.
+/// `HELLO`.
+///
+/// It only grows, so a repeated or late message changes nothing.
 package struct CreditMessage {
     package static func encoded(window: UInt64) -> [UInt8] {
         var writer = WireWriter(.credit)

@@ -33,15 +33,14 @@ struct WorkerLog {
     }
 
     /// TaskExecutor -> Worker.
-    func returned(_ end: AttemptEnd) {
+    func returned(_ end: AttemptEnd, of task: @autoclosure () -> TaskID?) {
         guard isTracing else { return }
-        logger.debug(
-            "execution result",
-            metadata: [
-                "event": "execution result", "lease": .stringConvertible(end.lease),
-                "outcome": .string(end.outcome.kind), "peer": "executor",
-            ]
-        )
+        var metadata: Logger.Metadata = [
+            "event": "execution result", "lease": .stringConvertible(end.lease),
+            "outcome": .string(end.outcome.kind), "peer": "executor",
+        ]
+        if let task = task() { metadata["task"] = .string(task.description) }
+        logger.debug("execution result", metadata: metadata)
     }
 
     func slots(_ count: Int) {

@@ -155,7 +155,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
             switch event {
             case .finished(let end):
                 running[end.lease] = nil
-                log.returned(end)
+                log.returned(end, of: state.task(under: end.lease))
                 state.finished(end, now: now)
             case .setSlots(let slots):
                 state.setSlots(slots)

@@ -50,6 +50,10 @@ package enum WorkerRole {
         do throws(ProcessError) {
             try home.checkSockets()
             let signals = try SignalDescriptor(parent == nil ? [SIGTERM, SIGINT] : [SIGTERM])
+            // A terminal signals everybody, but the Starter alone begins a stop: caught and never
+            // read.
+            let unheeded = try SignalDescriptor(parent == nil ? [] : [SIGINT, SIGHUP])
+            defer { extendLifetime(unheeded) }
             return work(
                 registry,
                 executor,

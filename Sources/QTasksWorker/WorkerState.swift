@@ -175,6 +175,11 @@ package struct WorkerState: Sendable {
         }
     }
 
+    /// The task that it holds under this lease.
+    package func task(under lease: Lease) -> TaskID? {
+        held[lease]?.delivery.id
+    }
+
     /// A handler returned.
     package mutating func finished(_ end: AttemptEnd, now: Now) {
         guard let index = held.index(forKey: end.lease) else { return }

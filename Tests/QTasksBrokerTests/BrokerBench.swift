@@ -33,7 +33,12 @@ struct BrokerBench {
         case add(number: UInt64, id: TaskID, lease: Lease, worker: WorkerID, isWatched: Bool)
         case lease(number: UInt64, id: TaskID, lease: Lease, worker: WorkerID, synced: Bool)
         case release(
-            number: UInt64, holding: Holding, cause: ReleaseCause, isShared: Bool, counts: Bool)
+            number: UInt64,
+            holding: Holding,
+            cause: ReleaseCause,
+            isShared: Bool,
+            counts: Bool
+        )
         case watch(TaskID)
         case read(number: UInt64, id: TaskID)
         case worker(WorkerID)
@@ -44,7 +49,8 @@ struct BrokerBench {
         var config = QueueConfig()
         change(&config)
         broker = BrokerState(
-            settings: .init(config: config, pid: Self.pid, parentPid: 1, home: "/somewhere"))
+            settings: .init(config: config, pid: Self.pid, parentPid: 1, home: "/somewhere")
+        )
         if opened { try open(incarnation: 1, []) }
     }
 
@@ -82,13 +88,23 @@ struct BrokerBench {
                 sequence += 1
                 try verdicts(
                     .added(
-                        number: number, sequence: sequence, leased: lease != .none, due: 0,
-                        addedAt: now.wall))
+                        number: number,
+                        sequence: sequence,
+                        leased: lease != .none,
+                        due: 0,
+                        addedAt: now.wall
+                    )
+                )
             case .lease(let number, let id, let lease, _, _):
                 sequence += 1
                 let task = LeasedTask(
-                    lease: lease, attempt: 1, failures: 0, epoch: 0, isSuspect: false,
-                    addedAt: now.wall)
+                    lease: lease,
+                    attempt: 1,
+                    failures: 0,
+                    epoch: 0,
+                    isSuspect: false,
+                    addedAt: now.wall
+                )
                 let envelope = try Self.envelope(id: id)
                 try envelope.withUnsafeBytes {
                     try verdicts(.leased(number: number, task, envelope: $0))
@@ -96,7 +112,8 @@ struct BrokerBench {
             case .release(let number, let holding, _, let isShared, _):
                 sequence += 1
                 try verdicts(
-                    .released(number: number, holding: holding, status: .new, isSuspect: isShared))
+                    .released(number: number, holding: holding, status: .new, isSuspect: isShared)
+                )
             case .watch, .read, .worker, .count: proposals.append(proposal)
             }
         }
@@ -117,8 +134,14 @@ struct BrokerBench {
         try record.withUnsafeBytes {
             try verdicts(
                 .finished(
-                    holding: holding, worker: worker, verdict: .committed, status: status, due: due,
-                    record: $0))
+                    holding: holding,
+                    worker: worker,
+                    verdict: .committed,
+                    status: status,
+                    due: due,
+                    record: $0
+                )
+            )
         }
     }
 
@@ -169,8 +192,15 @@ struct BrokerBench {
         done: [Holding] = []
     ) -> WorkerID {
         let hello = Hello(
-            worker: worker, process: Self.process, parentPid: 1, slots: slots, window: window,
-            names: names, running: running, done: done)
+            worker: worker,
+            process: Self.process,
+            parentPid: 1,
+            slots: slots,
+            window: window,
+            names: names,
+            running: running,
+            done: done
+        )
         self.worker(hello.encoded(), from: session)
         return worker
     }
@@ -179,7 +209,10 @@ struct BrokerBench {
         broker.advance(to: now)
         message.withUnsafeBytes {
             broker.workerMessage(
-                $0, from: session, peer: peer ?? .local(pid: Self.process.pid))
+                $0,
+                from: session,
+                peer: peer ?? .local(pid: Self.process.pid)
+            )
         }
         collect()
     }
@@ -224,16 +257,27 @@ struct BrokerBench {
             guard let envelope = try? Envelope(bytes) else { return }
             proposals.append(
                 .add(
-                    number: number, id: envelope.id, lease: lease, worker: worker,
-                    isWatched: isWatched))
+                    number: number,
+                    id: envelope.id,
+                    lease: lease,
+                    worker: worker,
+                    isWatched: isWatched
+                )
+            )
         case .lease(let number, let id, let lease, let worker, let synced):
             proposals.append(
-                .lease(number: number, id: id, lease: lease, worker: worker, synced: synced))
+                .lease(number: number, id: id, lease: lease, worker: worker, synced: synced)
+            )
         case .release(let number, let holding, let cause, let isShared, let counts):
             proposals.append(
                 .release(
-                    number: number, holding: holding, cause: cause, isShared: isShared,
-                    counts: counts))
+                    number: number,
+                    holding: holding,
+                    cause: cause,
+                    isShared: isShared,
+                    counts: counts
+                )
+            )
         case .watch(let id): proposals.append(.watch(id))
         case .read(let number, let id): proposals.append(.read(number: number, id: id))
         case .worker(let id, _): proposals.append(.worker(id))
@@ -270,7 +314,8 @@ struct BrokerBench {
     }
 
     /// The records that clients got since the last look.
-    mutating func takeRecords() throws -> [(id: TaskID, state: RecordReply.State, record: [UInt8])] {
+    mutating func takeRecords() throws -> [(id: TaskID, state: RecordReply.State, record: [UInt8])]
+    {
         var records: [(id: TaskID, state: RecordReply.State, record: [UInt8])] = []
         for (_, message) in toClients {
             try message.withUnsafeBytes { bytes in

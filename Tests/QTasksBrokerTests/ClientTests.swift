@@ -62,7 +62,8 @@ struct `Answering clients` {
         var bench = try BrokerBench()
         let id = TaskID()
         bench.client(
-            GetMessage(options: .wait, waitMilliseconds: 10, ids: [id]).encoded(number: 5))
+            GetMessage(options: .wait, waitMilliseconds: 10, ids: [id]).encoded(number: 5)
+        )
         #expect(bench.takeProposals() == [.watch(id)])
         bench.pass(10_000_000)
         guard case .read(let number, id) = bench.takeProposals().first else {
@@ -85,7 +86,8 @@ struct `Answering clients` {
             return
         }
         try bench.verdicts(
-            .record(number: number, record: UnsafeRawBufferPointer(start: nil, count: 0)))
+            .record(number: number, record: UnsafeRawBufferPointer(start: nil, count: 0))
+        )
         #expect(try bench.takeRecords().first?.state == .notFound)
     }
 

@@ -121,8 +121,13 @@ struct `Handing out tasks` {
         bench.sequence += 1
         try bench.verdicts(
             .added(
-                number: number, sequence: bench.sequence, leased: false, due: due,
-                addedAt: bench.now.wall))
+                number: number,
+                sequence: bench.sequence,
+                leased: false,
+                due: due,
+                addedAt: bench.now.wall
+            )
+        )
         #expect(bench.broker.nextDeadline == due)
         bench.pass(4_999_999)
         #expect(bench.takeProposals().isEmpty)

@@ -134,7 +134,13 @@ struct `Sessions and deaths` {
     @Test func `a suspect's lease is synced before it is sent`() throws {
         var bench = try BrokerBench(opened: false)
         let placement = Placement(
-            id: TaskID(), sequence: 1, priority: 0, isSuspect: true, name: "work", queue: "default")
+            id: TaskID(),
+            sequence: 1,
+            priority: 0,
+            isSuspect: true,
+            name: "work",
+            queue: "default"
+        )
         try bench.open(incarnation: 1, [.queued(placement)])
         bench.join(session: one)
         let synced = bench.proposals.contains {
@@ -154,13 +160,28 @@ struct `Sessions and deaths` {
             [
                 .running(
                     Placement(
-                        id: busy, sequence: 1, priority: 0, isSuspect: false, name: "work",
-                        queue: "default"), lease: running.lease, worker: first),
+                        id: busy,
+                        sequence: 1,
+                        priority: 0,
+                        isSuspect: false,
+                        name: "work",
+                        queue: "default"
+                    ),
+                    lease: running.lease,
+                    worker: first
+                ),
                 .queued(
                     Placement(
-                        id: TaskID(), sequence: 2, priority: 0, isSuspect: true, name: "work",
-                        queue: "default")),
-            ])
+                        id: TaskID(),
+                        sequence: 2,
+                        priority: 0,
+                        isSuspect: true,
+                        name: "work",
+                        queue: "default"
+                    )
+                ),
+            ]
+        )
         bench.proposals = []
         try bench.add()
         try bench.grantAll()
@@ -176,19 +197,29 @@ struct `Sessions and deaths` {
         let worker = WorkerID()
         let lease = Lease(incarnation: 1, counter: 4)
         let placement = Placement(
-            id: TaskID(), sequence: 1, priority: 0, isSuspect: false, name: "work", queue: "default")
+            id: TaskID(),
+            sequence: 1,
+            priority: 0,
+            isSuspect: false,
+            name: "work",
+            queue: "default"
+        )
         try bench.open(
             incarnation: 2,
             [
                 .worker(id: worker, process: BrokerBench.process),
                 .running(placement, lease: lease, worker: worker),
-            ])
+            ]
+        )
         #expect(bench.deeds.contains(.check(worker, BrokerBench.process)))
         bench.join(session: two)
         try bench.grantAll()
         #expect(try bench.takeTasks().isEmpty, "it isn't given to another")
         bench.join(
-            worker, session: one, running: [Holding(id: placement.id, lease: lease)])
+            worker,
+            session: one,
+            running: [Holding(id: placement.id, lease: lease)]
+        )
         #expect(try verdict(bench, lease) == .keep)
     }
 
@@ -196,13 +227,20 @@ struct `Sessions and deaths` {
         var bench = try BrokerBench(opened: false)
         let worker = WorkerID()
         let placement = Placement(
-            id: TaskID(), sequence: 1, priority: 0, isSuspect: false, name: "work", queue: "default")
+            id: TaskID(),
+            sequence: 1,
+            priority: 0,
+            isSuspect: false,
+            name: "work",
+            queue: "default"
+        )
         try bench.open(
             incarnation: 2,
             [
                 .worker(id: worker, process: BrokerBench.process),
                 .running(placement, lease: Lease(incarnation: 1, counter: 1), worker: worker),
-            ])
+            ]
+        )
         bench.proposals = []
         bench.die(worker, wasSeen: false)
         guard case .release(_, _, .goneBefore, false, false) = bench.takeProposals().first else {
@@ -246,8 +284,15 @@ struct `Sessions and deaths` {
     @Test func `a worker that the kernel can't show is refused`() throws {
         var bench = try BrokerBench()
         let hello = Hello(
-            worker: WorkerID(), process: BrokerBench.process, parentPid: 1, slots: 1, window: 1,
-            names: ["work"], running: [], done: [])
+            worker: WorkerID(),
+            process: BrokerBench.process,
+            parentPid: 1,
+            slots: 1,
+            window: 1,
+            names: ["work"],
+            running: [],
+            done: []
+        )
         bench.worker(hello.encoded(), from: one, peer: .remote)
         #expect(bench.broker.roster.count == 0)
         bench.worker(hello.encoded(), from: one, peer: .local(pid: 51))

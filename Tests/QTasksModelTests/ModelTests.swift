@@ -58,11 +58,18 @@ struct `A name` {
 struct `Retrying` {
     @Test func `waits twice as long each time, up to the limit, give or take a quarter`() {
         let policy = RetryPolicy.exponential(
-            maxAttempts: 10, delay: .seconds(1), delayMax: .seconds(10))
-        for (failures, delay) in [(UInt32(1), 1000.0), (2, 2000), (3, 4000), (4, 8000), (5, 10_000)] {
+            maxAttempts: 10,
+            delay: .seconds(1),
+            delayMax: .seconds(10)
+        )
+        for (failures, delay) in [
+            (UInt32(1), 1000.0), (2, 2000), (3, 4000), (4, 8000), (5, 10_000),
+        ] {
             let wait = Double(policy.delayMilliseconds(afterFailures: failures, random: 0.5))
             #expect(wait == delay)
-            #expect(Double(policy.delayMilliseconds(afterFailures: failures, random: 0)) == delay * 0.75)
+            #expect(
+                Double(policy.delayMilliseconds(afterFailures: failures, random: 0)) == delay * 0.75
+            )
         }
         #expect(policy.delayMilliseconds(afterFailures: .max, random: 0.5) == 10_000)
     }
@@ -77,7 +84,8 @@ struct `Retrying` {
 @Suite
 struct `JSON text` {
     @Test(arguments: [
-        "null", " true ", "0", "-1.5e+3", "\"a\\u00e9\\n\"", "[]", "[1,[2,{\"a\":null}]]", "{\"a\":1,\"b\":[]}",
+        "null", " true ", "0", "-1.5e+3", "\"a\\u00e9\\n\"", "[]", "[1,[2,{\"a\":null}]]",
+        "{\"a\":1,\"b\":[]}",
     ])
     func `is known when seen`(text: String) {
         #expect(JSONCheck.isValid(Array(text.utf8)))
@@ -125,7 +133,8 @@ struct `Settings` {
 
     @Test(arguments: [
         ("QTASKS_SLOTS", "0"), ("QTASKS_SLOTS", "many"), ("QTASKS_DURABILITY", "sometimes"),
-        ("QTASKS_GRACE", "-1"), ("QTASKS_LOG_LEVEL", "loud"), ("QTASKS_LISTEN", "tcp://0.0.0.0:5570"),
+        ("QTASKS_GRACE", "-1"), ("QTASKS_LOG_LEVEL", "loud"),
+        ("QTASKS_LISTEN", "tcp://0.0.0.0:5570"),
         ("QTASKS_LISTEN", "tcp://192.168.1.1:5570"), ("QTASKS_LISTEN", "tcp://127.0.0.1"),
     ])
     func `that can't be are refused by name`(variable: String, value: String) throws {

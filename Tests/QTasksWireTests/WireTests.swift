@@ -104,7 +104,8 @@ struct `Messages` {
         #expect(refusal(Array("XY".utf8) + [1, 4] + number) == .malformed)
         #expect(refusal(Array("QT".utf8)) == .malformed)
         #expect(
-            refusal(Array("QT".utf8) + [2, 4] + number) == .unsupportedVersion(2, number: 7))
+            refusal(Array("QT".utf8) + [2, 4] + number) == .unsupportedVersion(2, number: 7)
+        )
         #expect(refusal(Array("QT".utf8) + [1, 0xEE] + number) == .unknownCommand(0xEE, number: 7))
     }
 
@@ -117,9 +118,12 @@ struct `Messages` {
     ])
     func `a result says how an attempt ended`(outcome: TaskOutcome) throws {
         let entry = ResultEntry(
-            id: TaskID(), lease: Lease(incarnation: 3, counter: 4),
-            startedAt: Timestamp(nanoseconds: 5), finishedAt: Timestamp(nanoseconds: 6),
-            outcome: outcome)
+            id: TaskID(),
+            lease: Lease(incarnation: 3, counter: 4),
+            startedAt: Timestamp(nanoseconds: 5),
+            finishedAt: Timestamp(nanoseconds: 6),
+            outcome: outcome
+        )
         var writer = WireWriter()
         entry.write(to: &writer)
         try writer.bytes.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws in
@@ -131,11 +135,21 @@ struct `Messages` {
 
     @Test func `a record tells all that is known of a task`() throws {
         var record = TaskRecord(
-            submission: submission(), sequence: 9, status: .error, attempt: 2, failures: 2, deaths: 1,
-            epoch: 1, lease: Lease(incarnation: 1, counter: 2), worker: WorkerID(),
-            addedAt: Timestamp(nanoseconds: 1), notBefore: nil, startedAt: Timestamp(nanoseconds: 2),
+            submission: submission(),
+            sequence: 9,
+            status: .error,
+            attempt: 2,
+            failures: 2,
+            deaths: 1,
+            epoch: 1,
+            lease: Lease(incarnation: 1, counter: 2),
+            worker: WorkerID(),
+            addedAt: Timestamp(nanoseconds: 1),
+            notBefore: nil,
+            startedAt: Timestamp(nanoseconds: 2),
             finishedAt: Timestamp(nanoseconds: 3),
-            outcome: .error(TaskFailure(type: "E", message: "m")))
+            outcome: .error(TaskFailure(type: "E", message: "m"))
+        )
         record.isUnroutable = true
         var writer = WireWriter()
         record.write(to: &writer)
@@ -149,10 +163,14 @@ struct `Messages` {
     @Test func `a hello carries a worker's whole state`() throws {
         let hello = Hello(
             worker: WorkerID(),
-            process: WorkerProcess(pid: 5, startTime: 6, bootID: TaskID()), parentPid: 4, slots: 10,
-            window: 12, names: ["a", "größe"],
+            process: WorkerProcess(pid: 5, startTime: 6, bootID: TaskID()),
+            parentPid: 4,
+            slots: 10,
+            window: 12,
+            names: ["a", "größe"],
             running: [Holding(id: TaskID(), lease: Lease(rawValue: 1))],
-            done: [Holding(id: TaskID(), lease: Lease(rawValue: 2))])
+            done: [Holding(id: TaskID(), lease: Lease(rawValue: 2))]
+        )
         try hello.encoded().withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws in
             var reader = WireReader(bytes)
             #expect(try MessageHeader.read(from: &reader).command == .hello)

@@ -13,6 +13,9 @@ enum Seeds {
     /// `QTASKS_SEEDS`: that many from 1 on; 200 unless told otherwise.
     static let count = number("QTASKS_SEEDS") ?? 200
 
+    /// `QTASKS_TRACE`: how many of the last events a report has.
+    static let tracedEvents = number("QTASKS_TRACE").map { Int($0) } ?? 200
+
     /// A seed replays exactly only where Swift's hashing does too, since cores go through
     /// dictionaries; `Tests/run` sees to it.
     static let areReplayable = QTasksModelHashing.isDeterministic
@@ -37,7 +40,7 @@ enum QTasksModelHashing {
         var total = Simulation.Statistics()
         var broken: [UInt64] = []
         for seed in Self.seeds(of: chunk) {
-            let outcome = Simulation.run(seed: seed)
+            let outcome = Simulation.run(seed: seed, tracing: Seeds.tracedEvents)
             total += outcome.statistics
             if outcome.violation != nil {
                 if broken.isEmpty { Issue.record("\(outcome.report)") } else { print("seed \(seed): \(outcome.violation ?? "")") }

@@ -23,8 +23,8 @@ extension `A running system` {
             try await Bed.use { bed in
                 let system = try bed.system(workers: 1)
                 #expect(try bed.command("config", "set", "log.level", "debug").code == 0)
-                try system.waitForLog(["log level is debug"], count: 5)
-                let id = try bed.add("echo", "\"x\"", "--id", "01890000-0000-7000-8000-000000000001")
+                try hearDebugLines(of: ["broker", "storage", "worker"], bed, system)
+                let id = try bed.add("echo", "\"x\"")
                 #expect(try bed.finalRecord(id)["status"].text == "success")
                 try system.waitForLog(["broker[", "event=result", "peer=client", id])
                 let lines = system.log.lines(with: ["task=\(id)"])
@@ -63,6 +63,20 @@ extension `A running system` {
                 #expect(try bed.command("config", "unset", "worker.slots").code == 0)
                 try next.waitForLog(["worker[", "slots changed", "slots=10"])
             }
+        }
+
+        /// Runs tasks until each of these components has logged an arrow: they hear of the level
+        /// one after the other.
+        private func hearDebugLines(of roles: [String], _ bed: Bed, _ system: System) throws {
+            for _ in 0..<20 {
+                let id = try bed.add("echo", "\"x\"")
+                #expect(try bed.finalRecord(id)["status"].text == "success")
+                bed.turn(waitingMilliseconds: 0)
+                let arrows = system.log.lines(with: [" debug ", "task="])
+                let heard = roles.filter { role in arrows.contains { $0.contains(" \(role)[") } }
+                if heard == roles { return }
+            }
+            throw Failure("not all of \(roles) log their arrows")
         }
 
         /// Of three tasks that hold, none begins while another runs.

@@ -19,11 +19,11 @@ extension `A running system` {
                     (0..<4).map { TaskSubmission(name: "hold", arguments: Array("\"\($0)\"".utf8)) }
                 )
                 try bed.waitForEvents("hold", count: 4)
-                let waiter = Task { try await app.end(of: holding[0], timeout: .seconds(20)) }
+                let waiter = Task.detached { try await app.end(of: holding[0], timeout: .seconds(20)) }
                 let load = (0..<400).map {
                     TaskSubmission(name: "echo", arguments: Array("\"\($0)\"".utf8))
                 }
-                let adding = Task {
+                let adding = Task.detached {
                     for start in stride(from: 0, to: load.count, by: 20) {
                         try await app.addTasks(Array(load[start..<start + 20]))
                     }

@@ -60,6 +60,7 @@ extension `A running system` {
                 let next = try bed.add("echo", "\"next\"")
                 bed.openGate()
                 #expect(try bed.finalRecord(next)["status"].text == "success")
+                try bed.waitForEvents("echo")
                 let words = bed.events.lines.map { $0.prefix { $0 != " " } }
                 #expect(words == ["stubborn", "returned", "echo"])
                 #expect(try bed.record(id) == stubborn)

@@ -44,7 +44,10 @@ struct AddCommand: AsyncParsableCommand {
         let app = place.app
         let submission = try makeSubmission()
         guard wait else {
-            try await app.addTasks([submission], timeout: timeout?.duration ?? QueueTasks.addTimeout)
+            try await app.addTasks(
+                [submission],
+                timeout: timeout?.duration ?? QueueTasks.addTimeout
+            )
             printID(submission.id)
             return
         }
@@ -72,7 +75,8 @@ struct AddCommand: AsyncParsableCommand {
         case .success(let result, _): CommandOutput.print(result)
         case .error(let failure), .retry(let failure, _, _):
             CommandOutput.complain("task \(record.id): \(failure.type): \(failure.message)")
-        case .cancel(let reason): CommandOutput.complain("task \(record.id) was given up: \(reason)")
+        case .cancel(let reason):
+            CommandOutput.complain("task \(record.id) was given up: \(reason)")
         case nil: CommandOutput.complain("task \(record.id) is \(record.status.rawValue)")
         }
     }

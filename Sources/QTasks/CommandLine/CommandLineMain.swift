@@ -54,7 +54,8 @@ struct RootCommand: AsyncParsableCommand {
         ]
         return CommandConfiguration(
             commandName: CommandContext.current?.app.name ?? "qtasks",
-            abstract: "A task queue of worker processes on one host, on disk before it is acknowledged.",
+            abstract:
+                "A task queue of worker processes on one host, on disk before it is acknowledged.",
             discussion: """
                 A system lives in a home directory: --home DIR, else $QTASKS_HOME, else .qtasks in the \
                 working directory. Settings are flags, else QTASKS_* variables, else defaults.

@@ -17,7 +17,9 @@ struct HomeOptions: ParsableArguments {
     }
 }
 
-/// How a system is set up. Each flag has an environment variable, such as QTASKS_SLOTS.
+/// How a system is set up.
+///
+/// Each flag has an environment variable, such as QTASKS_SLOTS.
 struct ConfigOptions: ParsableArguments {
     @Option(help: "Worker processes. (default: one a core; 0 without tasks)")
     var workers: String?
@@ -31,19 +33,31 @@ struct ConfigOptions: ParsableArguments {
     @Option(help: "What an acknowledgement has survived: synced or written. (default: synced)")
     var durability: String?
 
-    @Option(name: .customLong("max-deliveries"), help: "Deaths of workers that make a task dead. (default: 3)")
+    @Option(
+        name: .customLong("max-deliveries"),
+        help: "Deaths of workers that make a task dead. (default: 3)"
+    )
     var maxDeliveries: String?
 
-    @Option(name: .customLong("max-payload"), help: "Largest arguments and results in bytes. (default: 16777216)")
+    @Option(
+        name: .customLong("max-payload"),
+        help: "Largest arguments and results in bytes. (default: 16777216)"
+    )
     var maxPayload: String?
 
-    @Option(name: .customLong("max-queued"), help: "Tasks that may wait at once. (default: no bound but disk)")
+    @Option(
+        name: .customLong("max-queued"),
+        help: "Tasks that may wait at once. (default: no bound but disk)"
+    )
     var maxQueued: String?
 
     @Option(help: "A further endpoint for clients, such as tcp://127.0.0.1:5570; loopback only.")
     var listen: String?
 
-    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error, critical. (default: info)")
+    @Option(
+        name: .customLong("log-level"),
+        help: "trace, debug, info, notice, warning, error, critical. (default: info)"
+    )
     var logLevel: String?
 
     /// The program's settings, then the environment's, then the flags'.

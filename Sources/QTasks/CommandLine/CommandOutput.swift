@@ -35,7 +35,9 @@ enum CommandOutput {
         print("id        \(record.id)")
         print("name      \(record.name)")
         print("queue     \(record.submission.queue)")
-        print("status    \(record.status.rawValue)\(record.isUnroutable ? " (no worker can run it)" : "")")
+        print(
+            "status    \(record.status.rawValue)\(record.isUnroutable ? " (no worker can run it)" : "")"
+        )
         print("attempt   \(record.attempt), \(record.failures) failed, \(record.deaths) deaths")
         print("added     \(record.addedAt)")
         if let notBefore = record.notBefore { print("notBefore \(notBefore)") }

@@ -141,7 +141,8 @@ private struct InspectText {
 struct PingCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ping",
-        abstract: "Exit with 0 when Broker and Storage answer, with 1 when they don't within --timeout."
+        abstract:
+            "Exit with 0 when Broker and Storage answer, with 1 when they don't within --timeout."
     )
 
     @OptionGroup var place: HomeOptions

@@ -65,7 +65,10 @@ enum RoleMain {
             // a system of another program's, see QueueTasks.withTemporarySystem
             Signals.ignoreBrokenPipes()
             return StarterRole.run(
-                home: home, config: config, workers: config.workerCount(hasTasks: !registry.handlers.isEmpty))
+                home: home,
+                config: config,
+                workers: config.workerCount(hasTasks: !registry.handlers.isEmpty)
+            )
         case "broker":
             Signals.ignoreTerminalSignals()
             return BrokerRole.run(handover, home: home, config: config)
@@ -74,16 +77,30 @@ enum RoleMain {
         case "globalconfig":
             return GlobalConfigRole.run(home: home, config: config, handover: handover)
         case "worker":
-            return runWorker(registry, executor, home: home, config: config, parent: handover.parent)
+            return runWorker(
+                registry,
+                executor,
+                home: home,
+                config: config,
+                parent: handover.parent
+            )
         default:
             CommandOutput.complain("there is no role '\(handover.role)'")
             return ExitReport.codeOfPermanentFailure
         }
     }
 
-    /// Runs a worker with the settings that can change while it runs. Blocks the calling thread.
+    /// Runs a worker with the settings that can change while it runs.
     ///
-    /// - Parameter parent: The Starter's pid; `nil` for one that was started by hand.
+    /// Blocks the calling thread.
+    ///
+    /// - Parameters:
+    ///   - registry: What it can run.
+    ///   - executor: What executes it.
+    ///   - home: Where the system lives.
+    ///   - config: Of which it takes the slots and the level of the log.
+    ///   - parent: The Starter's pid; `nil` for one that was started by hand.
+    /// - Returns: The exit code.
     static func runWorker(
         _ registry: TaskRegistry,
         _ executor: any TaskExecutor,
@@ -122,8 +139,10 @@ private final class WorkerSettings: Sendable {
                 switch change.key {
                 case ConfigKey.workerSlots:
                     inbox.put(.setSlots(change.text.flatMap { Int($0) } ?? config.slots))
-                default:
+                case ConfigKey.logLevel:
                     RoleLogging.follow(change, initial: config.logLevel)
+                    inbox.put(.setLogLevel(RoleLogging.level))
+                default: break
                 }
             }
         }

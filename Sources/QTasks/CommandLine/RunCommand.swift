@@ -12,7 +12,8 @@ import QTasksWorker
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
-        abstract: "Run the system: workers, Broker, Storage and GlobalConfig, until SIGTERM or Ctrl-C.",
+        abstract:
+            "Run the system: workers, Broker, Storage and GlobalConfig, until SIGTERM or Ctrl-C.",
         discussion: """
             The first signal drains: nothing new is started, running tasks have the grace period, what is \
             unfinished stays queued. A second signal stops at once; nothing is lost by it.
@@ -32,7 +33,10 @@ struct RunCommand: AsyncParsableCommand {
         _ = clinux_set_name("qtasks-starter")
         // on the main thread, which lives as long as the process: the children's lives hang on it (H13)
         let code = StarterRole.run(
-            home: home, config: config, workers: config.workerCount(hasTasks: hasTasks))
+            home: home,
+            config: config,
+            workers: config.workerCount(hasTasks: hasTasks)
+        )
         throw ExitCode(code)
     }
 }
@@ -49,7 +53,10 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "Tasks that it runs at once. (default: 10)")
     var slots: String?
 
-    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error, critical. (default: info)")
+    @Option(
+        name: .customLong("log-level"),
+        help: "trace, debug, info, notice, warning, error, critical. (default: info)"
+    )
     var logLevel: String?
 
     @MainActor
@@ -61,7 +68,9 @@ struct WorkerCommand: AsyncParsableCommand {
         if let logLevel { try config.set(.logLevel, to: logLevel, saying: "--log-level") }
         let registry = app.registry
         guard !registry.handlers.isEmpty else {
-            throw ValidationError("\(app.name) has no tasks compiled in: a worker needs some to run")
+            throw ValidationError(
+                "\(app.name) has no tasks compiled in: a worker needs some to run"
+            )
         }
         let executor = app.executor
         let home = try HomeDirectory(at: app.home)
