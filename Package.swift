@@ -163,6 +163,11 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(
+            name: "QTasksStarterTests",
+            dependencies: ["QTasksProcess", "QTasksStarter"],
+            swiftSettings: strict
+        ),
+        .testTarget(
             name: "QTasksWorkerTests",
             dependencies: [
                 "QTasksModel", "QTasksProcess", "QTasksWire", "QTasksWorker", "ZeroMQ", logging,
@@ -199,8 +204,8 @@ let package = Package(
         .testTarget(
             name: "SystemTests",
             dependencies: [
-                "QTasks", "QTasksClient", "QTasksModel", "QTasksProcess", "QTasksTool",
-                "QTasksWire", "TestTasks", "ZeroMQ", "wordcount",
+                "CLinux", "QTasks", "QTasksModel", "QTasksProcess", "QTasksTool", "QTasksWire",
+                "TestTasks", "ZeroMQ", "wordcount",
             ],
             swiftSettings: strict
         ),

@@ -327,9 +327,11 @@ extension LogJobs {
         let used = Int(submittedEnd.offset)
         let chunk = options.zeroFillChunkBytes
         if current.filledEnd < options.segmentBytes {
-            let ahead = min(max(used, chunk), options.zeroFillAheadBytes)
+            // In time: what is written behind the zeros meets a full disk when it is too late to
+            // refuse it. A small store gets one more chunk when half of the last one is used.
+            let room = max(min(used, options.zeroFillAheadBytes) - chunk, chunk / 2)
+            guard current.filledEnd - used <= room else { return nil }
             let to = min(current.filledEnd + chunk, options.segmentBytes)
-            guard to <= used + max(ahead, chunk) else { return nil }
             return PreparationJob(
                 segment: submittedEnd.segment,
                 creates: false,

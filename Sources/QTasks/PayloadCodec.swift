@@ -30,6 +30,7 @@ extension PayloadCodec where Value: Codable {
 
     fileprivate static var json: PayloadCodec {
         let (encoder, decoder) = (JSONEncoder(), JSONDecoder())
+        encoder.outputFormatting = .withoutEscapingSlashes  // paths stay readable in records
         return PayloadCodec(
             contentType: nil,
             encode: { Array(try encoder.encode($0)) },

@@ -213,6 +213,8 @@ package final class BrokerLoop {
     }
 
     private func carryOut(_ outbox: BrokerOutbox) throws {
+        // first, so that the lines of all processes stand in the order of the messages
+        if !outbox.notices.isEmpty || !outbox.arrows.isEmpty { write(outbox) }
         for message in outbox.toStorage { try storage.send(message) }
         for (session, message) in outbox.toWorkers {
             let outcome = try workers.send(message, to: session)
@@ -223,7 +225,6 @@ package final class BrokerLoop {
             if outcome == .unreachable { state.clientGone(session) }
         }
         for deed in outbox.deeds { carryOut(deed) }
-        if !outbox.notices.isEmpty || !outbox.arrows.isEmpty { write(outbox) }
     }
 
     private func carryOut(_ deed: BrokerOutbox.Deed) {

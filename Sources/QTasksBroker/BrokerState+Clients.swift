@@ -21,7 +21,7 @@ extension BrokerState {
                 refuse(session, header.number, Refusal(.malformed, "\(header.command): \(error)"))
             }
         } catch {
-            refuseUnread(error, session)
+            refuse(session, error.number, error.refusal)
         }
     }
 
@@ -39,13 +39,15 @@ extension BrokerState {
         clients.send(welcome, to: session)
     }
 
-    var welcome: [UInt8] {
+    var welcome: [UInt8] { welcome(number: 0) }
+
+    func welcome(number: UInt64) -> [UInt8] {
         Welcome(
             incarnation: storage.incarnation,
             maxPayload: UInt32(settings.config.maxPayload),
             windowTasks: settings.windowTasks,
             brokerPid: settings.pid
-        ).encoded()
+        ).encoded(number: number)
     }
 
     private mutating func serve(
@@ -85,31 +87,6 @@ extension BrokerState {
             )
         }
         clients.send(ErrorMessage.encoded(refusal, number: number), to: session)
-    }
-
-    private mutating func refuseUnread(
-        _ reason: MessageHeader.Refusal,
-        _ session: Session
-    ) {
-        switch reason {
-        case .malformed:
-            refuse(
-                session,
-                0,
-                Refusal(.malformed, "no message of this protocol: it begins with 'QT' and 10 bytes")
-            )
-        case .unsupportedVersion(let version, let number):
-            refuse(
-                session,
-                number,
-                Refusal(
-                    .unsupportedVersion,
-                    "protocol version \(version): this system speaks \(MessageHeader.version)"
-                )
-            )
-        case .unknownCommand(let code, let number):
-            refuse(session, number, Refusal(.unknownCommand, "there is no command \(code)"))
-        }
     }
 
     // MARK: ADD
@@ -353,6 +330,7 @@ extension BrokerState {
         case .get(let request):
             let options = clients.request(request).options
             let state: RecordReply.State = record.isEmpty ? .notFound : .found
+            trace("result", read.id, "client")
             withRendered(record, options) { rendered, broker in
                 broker.clients.answer(request, id: read.id, state: state, record: rendered)
             }
@@ -402,5 +380,30 @@ extension BrokerState {
 
     private func isUnroutable(_ numbers: [Lanes.Number]) -> Bool {
         numbers.allSatisfy { lanes[$0].workers == 0 }
+    }
+}
+
+extension MessageHeader.Refusal {
+    /// The number of the request that could not be read, where that much could be.
+    var number: UInt64 {
+        switch self {
+        case .malformed: 0
+        case .unsupportedVersion(_, let number), .unknownCommand(_, let number): number
+        }
+    }
+
+    /// What its sender is told.
+    var refusal: Refusal {
+        switch self {
+        case .malformed:
+            Refusal(.malformed, "no message of this protocol: it begins with 'QT' and 10 bytes")
+        case .unsupportedVersion(let version, _):
+            Refusal(
+                .unsupportedVersion,
+                "protocol version \(version): this system speaks \(MessageHeader.version)"
+            )
+        case .unknownCommand(let code, _):
+            Refusal(.unknownCommand, "there is no command \(code)")
+        }
     }
 }

@@ -135,24 +135,30 @@ extension BrokerState {
         if let holder = suspectHolder, roster[holder].session == nil || roster[holder].isLeaving {
             suspectHolder = nil
         }
-        var candidates = lanes.open.filter { !$0.lane.suspects.isEmpty }
-            .map { (task: $0.lane.suspects.min, lane: $0.number) }
-        candidates.sort { left, right in
-            guard let left = left.task, let right = right.task else { return false }
-            return left < right
-        }
-        for (_, lane) in candidates {
-            while lanes.suspectHead(of: lane) != nil {
-                guard let worker = roster.findEmptyWorker(for: lane) else { break }
-                guard let task = lanes.popHead(of: lane, isSuspect: true) else { break }
-                if worker == suspectHolder { suspectHolder = nil }
-                self.lease(task, isSuspect: true, lane: lane, to: worker)
+        var stuck: Set<Lanes.Number> = []
+        while let lane = bestSuspectLane(except: stuck) {
+            guard let worker = roster.findEmptyWorker(for: lane),
+                let task = lanes.popHead(of: lane, isSuspect: true)
+            else {
+                if suspectHolder == nil { suspectHolder = roster.findLeastLoaded(for: lane) }
+                stuck.insert(lane)
+                continue
             }
-            if lanes.suspectHead(of: lane) != nil, suspectHolder == nil {
-                suspectHolder = roster.findLeastLoaded(for: lane)
-            }
+            if worker == suspectHolder { suspectHolder = nil }
+            self.lease(task, isSuspect: true, lane: lane, to: worker)
         }
         if lanes.suspectsWaiting == 0 { suspectHolder = nil }
+    }
+
+    /// The lane whose first suspect goes before those of all others.
+    private func bestSuspectLane(except stuck: Set<Lanes.Number>) -> Lanes.Number? {
+        var best: (task: QueuedTask, lane: Lanes.Number)?
+        for (number, lane) in lanes.open where !stuck.contains(number) {
+            guard let head = lane.suspects.min else { continue }
+            if let found = best, found.task < head { continue }
+            best = (head, number)
+        }
+        return best?.lane
     }
 
     // MARK: A lease's way

@@ -14,7 +14,7 @@ extension BrokerState {
         var reader = WireReader(bytes)
         let header = try MessageHeader.read(from: &reader)
         switch header.command {
-        case .opened: opened(try Opened(from: &reader))
+        case .opened: opened(try Opened(from: &reader), session: header.number)
         case .snapshot:
             while !reader.isAtEnd { restore(try SnapshotItem(from: &reader)) }
         case .verdicts:
@@ -28,7 +28,8 @@ extension BrokerState {
             let reason = try reader.text("reason")
             notice("storage failed", reason, isWarning: true)
         case .storageStopped:
-            outbox.deeds.append(.finish)
+            // its log is closed; we end when its process has, or we would take it with us
+            break
         default:
             throw WireError.invalid(field: "command")
         }
@@ -44,12 +45,15 @@ extension BrokerState {
 
     // MARK: Opening
 
-    private mutating func opened(_ opened: Opened) {
+    private mutating func opened(_ opened: Opened, session: UInt64) {
         storage.isUp = false
         storage.isOpening = true
         // the same Storage over a new session: its leases are counted on, never given out again
         if opened.incarnation != storage.incarnation { leaseCounter = 0 }
         storage.incarnation = opened.incarnation
+        storage.session = session
+        // what this turn has proposed so far follows from the picture that is void now
+        proposals = Self.emptyProposals(session: session)
         storage.pid = opened.pid
         storage.globalConfigPid = opened.globalConfigPid
         storage.written = 0
@@ -59,7 +63,9 @@ extension BrokerState {
             roster[worker].lanes = []
         }
         // a lease that was never sent is Storage's alone to know; the snapshot tells
-        storage.former = leases.filter { $0.value.isHeld || $0.value.release != nil }
+        let known = leases.filter { $0.value.isHeld || $0.value.release != nil }
+        // beside what an opening that didn't come to its end has not named yet
+        storage.former.merge(known) { _, newer in newer }
         leases = [:]
         storageLeases = [:]
         lanes.removeAll()
@@ -163,7 +169,7 @@ extension BrokerState {
             }
         }
         for session in waitingClients { clients.send(welcome, to: session) }
-        for session in waitingWorkers { outbox.toWorkers.append((session, welcome)) }
+        for session in waitingWorkers { welcomeWorker(session) }
         waitingClients = []
         waitingWorkers = []
         tellStarter()
@@ -360,8 +366,9 @@ extension BrokerState {
             parcels[number, default: WorkParcel()].acknowledged.append(holding.lease)
         }
         trace("result saved", holding.id, "worker \(worker)")
-        let entry = end(holding.lease)
+        // what was not taken ended nothing: the lease's own end has, or will have, its own word
         guard verdict == .committed else { return }
+        let entry = end(holding.lease)
         if let entry, status == .scheduled {
             lanes.addScheduled(1, to: entry.lane)
             scheduled.insert(

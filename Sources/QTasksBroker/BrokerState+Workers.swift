@@ -29,7 +29,7 @@ extension BrokerState {
         var reader = WireReader(bytes)
         do {
             let header = try MessageHeader.read(from: &reader)
-            try serveWorker(header.command, &reader, session, peer)
+            try serveWorker(header, &reader, session, peer)
         } catch {
             notice(
                 "refused",
@@ -37,7 +37,8 @@ extension BrokerState {
                 [("peer", "\(session)")],
                 isWarning: true
             )
-            let refusal = Refusal(.malformed, "\(error)")
+            let unread = error as? MessageHeader.Refusal
+            let refusal = unread?.refusal ?? Refusal(.malformed, "\(error)")
             outbox.toWorkers.append((session, ErrorMessage.encoded(refusal, number: 0)))
         }
     }
@@ -54,17 +55,22 @@ extension BrokerState {
             if waitingWorkers.count < 100_000 { waitingWorkers.append(session) }
             return
         }
-        outbox.toWorkers.append((session, welcome))
+        welcomeWorker(session)
+    }
+
+    mutating func welcomeWorker(_ session: Session) {
+        greetings += 1
+        outbox.toWorkers.append((session, welcome(number: greetings)))
     }
 
     private mutating func serveWorker(
-        _ command: Command,
+        _ header: MessageHeader,
         _ reader: inout WireReader,
         _ session: Session,
         _ peer: PeerProcess
     ) throws {
-        switch command {
-        case .hello: try hello(try Hello(from: &reader), session, peer)
+        switch header.command {
+        case .hello: try hello(try Hello(from: &reader), answering: header.number, session, peer)
         case .credit:
             let window = try CreditMessage.read(from: &reader)
             guard let worker = roster.number(of: session) else { return }
@@ -83,13 +89,13 @@ extension BrokerState {
             guard peer == .local(pid: settings.parentPid) else {
                 notice(
                     "refused",
-                    "only the Starter may send '\(command)'",
+                    "only the Starter may send '\(header.command)'",
                     [("peer", "\(session)")],
                     isWarning: true
                 )
                 return
             }
-            try starterMessage(command, &reader, session)
+            try starterMessage(header.command, &reader, session)
         default:
             throw WireError.invalid(field: "command")
         }
@@ -97,7 +103,12 @@ extension BrokerState {
 
     // MARK: HELLO
 
-    private mutating func hello(_ hello: Hello, _ session: Session, _ peer: PeerProcess) throws {
+    private mutating func hello(
+        _ hello: Hello,
+        answering greeting: UInt64,
+        _ session: Session,
+        _ peer: PeerProcess
+    ) throws {
         guard storage.isUp else {
             // Storage went after our WELCOME: it gets another, and says all this again
             if !waitingWorkers.contains(session) { greetWorker(session) }
@@ -123,6 +134,9 @@ extension BrokerState {
         let known = roster.number(of: hello.worker)
         guard known != nil || roster.count < Roster.workersMax else { return }
         let worker = known ?? roster.add(WorkerEntry(id: hello.worker, process: hello.process))
+        // what an older connection brings late is not how things stand
+        guard greeting == 0 || greeting >= roster[worker].greeting else { return }
+        roster[worker].greeting = greeting
         roster.begin(session, of: worker)
         // what this turn was to send on the older session is lost with it, as far as HELLO doesn't list it
         parcels[worker] = nil

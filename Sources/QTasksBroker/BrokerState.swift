@@ -37,7 +37,7 @@ package struct BrokerState {
 
     // Storage.
     var storage = StorageView()
-    var proposals = Self.emptyProposals
+    var proposals = Self.emptyProposals(session: 0)
 
     // Tasks.
     var lanes = Lanes()
@@ -52,6 +52,8 @@ package struct BrokerState {
     var roster = Roster()
     var waitingClients: [Session] = []
     var waitingWorkers: [Session] = []
+    /// Counts the WELCOMEs to workers.
+    var greetings: UInt64 = 0
     var parcels: [Roster.Number: WorkParcel] = [:]
     var suspectHolder: Roster.Number?
     var starter: Session?
@@ -82,7 +84,7 @@ package struct BrokerState {
         clients.flush(into: &outbox)
         if proposals.count > MessageHeader.byteCount {
             outbox.toStorage.append(proposals.bytes)
-            proposals = Self.emptyProposals
+            proposals = Self.emptyProposals(session: storage.session)
         }
         defer { outbox = BrokerOutbox() }
         return outbox
@@ -112,7 +114,9 @@ package struct BrokerState {
         self.now = now
     }
 
-    private static var emptyProposals: WireWriter { WireWriter(.propose, reserving: 1024) }
+    static func emptyProposals(session: UInt64) -> WireWriter {
+        WireWriter(.propose, number: session, reserving: 1024)
+    }
 
     mutating func propose(_ proposal: Proposal) {
         // while Storage is away nothing is kept here: the reset proposes all that is unanswered again
@@ -148,6 +152,8 @@ struct StorageView {
     /// It has said OPENED; the snapshot is on its way.
     var isOpening = false
     var incarnation: UInt32 = 0
+    /// Its number of our session, which goes with every proposal.
+    var session: UInt64 = 0
     var written: UInt64 = 0
     var durable: UInt64 = 0
     var pid: Int32 = 0

@@ -19,6 +19,9 @@ struct WorkerEntry {
     /// Counts its sessions: a lease proposed for an earlier one was never sent.
     var sessionNumber: UInt32 = 0
 
+    /// The WELCOME that its last HELLO answered; 0 where it doesn't say.
+    var greeting: UInt64 = 0
+
     var slots = 0
     var names: Set<String> = []
 

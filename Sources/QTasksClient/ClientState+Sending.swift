@@ -27,9 +27,10 @@ extension ClientState {
             let wait = add.claims.contains { $0.waits } ? askedWait(add.claims, now: now) : nil
             let number = open.append(add.content.envelope, wait: wait, numbers: &self)
             adds.markSent(id, request: number, at: now)
+            let until = wait.map { askedUntil($0, now: now) }
             adds.update(id) { entry in
                 if entry.content.uncertainSince == nil { entry.content.uncertainSince = now }
-                entry.content.askedUntil = wait.map { askedUntil($0, now: now) }
+                entry.content.askedUntil = until
             }
         }
         messages += open.finish()

@@ -38,7 +38,7 @@ extension PlantedFault {
             return try bytes.withUnsafeBytes { raw in
                 var reader = WireReader(raw)
                 let header = try MessageHeader.read(from: &reader)
-                return try tamper(bytes, header.command, &reader, connection, world)
+                return try tamper(bytes, header, &reader, connection, world)
             }
         } catch {
             world.checker.fail("a planted fault met a message it can't read: \(error)")
@@ -48,12 +48,12 @@ extension PlantedFault {
 
     private func tamper(
         _ bytes: [UInt8],
-        _ command: Command,
+        _ header: MessageHeader,
         _ reader: inout WireReader,
         _ connection: Connection,
         _ world: World
     ) throws -> [UInt8]? {
-        switch (self, command) {
+        switch (self, header.command) {
         case (.addAcknowledgedBeforeDurable, .verdicts):
             var changed = bytes
             let written = MessageHeader.byteCount..<MessageHeader.byteCount + 8
@@ -63,7 +63,8 @@ extension PlantedFault {
             var hello = try Hello(from: &reader)
             hello.running = []
             return hello.encoded()
-        case (.lostDispatchForgotten, .propose): return try withoutNotHeld(&reader)
+        case (.lostDispatchForgotten, .propose):
+            return try withoutNotHeld(&reader, session: header.number)
         case (.creditAsIncrement, .credit):
             let window = try CreditMessage.read(from: &reader)
             let sum = world.checker.announcedBefore(window, in: connection)
@@ -76,8 +77,11 @@ extension PlantedFault {
         }
     }
 
-    private func withoutNotHeld(_ reader: inout WireReader) throws -> [UInt8]? {
-        var writer = WireWriter(.propose)
+    private func withoutNotHeld(
+        _ reader: inout WireReader,
+        session: UInt64
+    ) throws -> [UInt8]? {
+        var writer = WireWriter(.propose, number: session)
         while !reader.isAtEnd {
             let proposal = try Proposal(from: &reader)
             if case .release(_, _, .notHeld, _, _) = proposal { continue }

@@ -48,6 +48,9 @@ package struct StarterState {
     /// How long a stop may take beyond its grace period, in nanoseconds.
     private static let patience: UInt64 = 5_000_000_000
 
+    /// One request often arrives twice: timeout(1) and terminals signal a process and then its group.
+    private static let repeatWindow: UInt64 = 200_000_000
+
     /// How long an idle worker may take to end, in nanoseconds.
     private static let workerPatience: UInt64 = 2_000_000_000
 
@@ -58,6 +61,7 @@ package struct StarterState {
     private var policies: [Child: RestartPolicy] = [:]
     private var restarts: [Child: UInt64] = [:]
     private var killAt: UInt64?
+    private var stopRequestedAt: UInt64?
     private var isReady = false
     private var isBrokerConnected = false
     private var deeds: [Deed] = []
@@ -85,8 +89,11 @@ package struct StarterState {
     }
 
     /// The Broker answers.
+    ///
+    /// One that was restarted meanwhile knows of no drain.
     package mutating func brokerConnected() {
         isBrokerConnected = true
+        if phase == .draining { deeds.append(.tellDrain(graceMilliseconds: graceMilliseconds)) }
     }
 
     /// The Broker says that the store is open.
@@ -98,6 +105,8 @@ package struct StarterState {
 
     /// SIGTERM, SIGINT or SIGHUP: the first one drains, the second one ends it at once.
     package mutating func stopRequested(now: UInt64) {
+        if let first = stopRequestedAt, now < first + Self.repeatWindow { return }
+        if stopRequestedAt == nil { stopRequestedAt = now }
         switch phase {
         case .serving:
             restarts = restarts.filter { $0.key == .broker }

@@ -171,7 +171,10 @@ package final class StorageLoop {
         let now = Now.current
         for _ in 0..<most {
             guard try results.receive(into: &frames) else { return }
-            guard frames.count == 1, !frames.overflowed else { continue }
+            guard frames.count == 1, !frames.overflowed else {
+                state.countMalformed("results", WireError.invalid(field: "frames"))
+                continue
+            }
             frames.withBytes(at: 0) { state.results($0, now: now, log: log) }
         }
     }
@@ -273,8 +276,9 @@ package final class StorageLoop {
     // MARK: Telling
 
     private func carryOut(_ outbox: StorageOutbox) throws {
-        for message in outbox.toBroker { try send(message) }
+        // first, so that the lines of all processes stand in the order of the messages
         if !outbox.notices.isEmpty || !outbox.arrows.isEmpty { write(outbox) }
+        for message in outbox.toBroker { try send(message) }
         if state.failure != nil {
             exitCode = StorageRole.codeOfDiskFailure
         } else if outbox.shallStop, exitCode == nil {

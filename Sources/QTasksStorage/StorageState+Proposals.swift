@@ -19,8 +19,10 @@ extension StorageState {
         guard failure == nil, isServing else { return }
         var reader = WireReader(bytes)
         do {
-            switch try MessageHeader.read(from: &reader).command {
+            let header = try MessageHeader.read(from: &reader)
+            switch header.command {
             case .propose:
+                guard header.number == sessionNumber else { return }
                 while !reader.isAtEnd, failure == nil {
                     decide(try Proposal(from: &reader), now: now, log: log)
                 }

@@ -24,13 +24,14 @@ extension StorageState {
         verdicts = Self.emptyVerdicts
         outbox.toBroker = []
         isServing = true
+        sessionNumber = sessionNumber.map { $0 + 1 } ?? 0
         toldDurable = 0
         let opened = Opened(
             incarnation: incarnation,
             pid: settings.pid,
             globalConfigPid: globalConfigPid
         )
-        outbox.toBroker.append(opened.encoded())
+        outbox.toBroker.append(opened.encoded(session: sessionNumber ?? 0))
         writeSnapshot()
     }
 

@@ -68,6 +68,8 @@ package struct StorageState {
     var verdicts = Self.emptyVerdicts
     /// A Broker has a session: somebody hears the verdicts.
     var isServing = false
+    /// Counts the Broker's sessions; `nil` before the first.
+    package internal(set) var sessionNumber: UInt64?
 
     var written: UInt64 = 0
     var durable: UInt64 = 0
@@ -224,7 +226,7 @@ extension StorageState {
     }
 
     /// Counts what came malformed, and says so now and then: nobody can be answered.
-    mutating func countMalformed(_ what: String, _ error: any Error) {
+    package mutating func countMalformed(_ what: String, _ error: any Error) {
         counters.malformed += 1
         if counters.malformed.nonzeroBitCount == 1 {
             notice(

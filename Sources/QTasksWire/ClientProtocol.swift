@@ -249,8 +249,9 @@ package struct Welcome: Sendable, Equatable {
         self.brokerPid = brokerPid
     }
 
-    package func encoded() -> [UInt8] {
-        var writer = WireWriter(.welcome)
+    /// - Parameter number: What a worker's `HELLO` repeats; 0 for clients.
+    package func encoded(number: UInt64 = 0) -> [UInt8] {
+        var writer = WireWriter(.welcome, number: number)
         writer.integer(incarnation)
         writer.integer(maxPayload)
         writer.integer(windowTasks)

@@ -242,6 +242,9 @@ package enum SnapshotItem: Sendable, Equatable {
 }
 
 /// `OPENED`: Storage is there: incarnation (4), its pid (4), GlobalConfig's pid (4; 0: not yet).
+///
+/// Its number is that of the session. Each `PROPOSE` repeats it: what the Broker proposed before it
+/// read the newest `OPENED` follows from a picture that is void by then, and is passed over.
 package struct Opened: Sendable, Equatable {
     package var incarnation: UInt32
     package var pid: Int32
@@ -253,8 +256,8 @@ package struct Opened: Sendable, Equatable {
         self.globalConfigPid = globalConfigPid
     }
 
-    package func encoded() -> [UInt8] {
-        var writer = WireWriter(.opened)
+    package func encoded(session: UInt64 = 0) -> [UInt8] {
+        var writer = WireWriter(.opened, number: session)
         writer.integer(incarnation)
         writer.integer(pid)
         writer.integer(globalConfigPid)

@@ -71,7 +71,8 @@ package struct WorkerProcess: Hashable, Sendable {
     }
 }
 
-/// `HELLO`: a worker's whole state, the first thing it says in a session.
+/// `HELLO`: a worker's whole state, the first thing it says in a session. Its number is that of the
+/// `WELCOME` it answers, so that one that comes late, on an older connection, is known as such.
 ///
 /// worker ID (16), process (28), parent's pid (4), slots (4), window (8), names (count 2, then each
 /// behind its count of bytes, 1), running and done (holdings).
@@ -110,8 +111,8 @@ package struct Hello: Sendable, Equatable {
         self.done = done
     }
 
-    package func encoded() -> [UInt8] {
-        var writer = WireWriter(.hello)
+    package func encoded(number: UInt64 = 0) -> [UInt8] {
+        var writer = WireWriter(.hello, number: number)
         writer.worker(worker)
         process.write(to: &writer)
         writer.integer(parentPid)

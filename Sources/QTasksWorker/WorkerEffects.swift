@@ -120,7 +120,7 @@ extension WorkerState {
             names: rules.map(\.name),
             running: Array(running),
             done: outbox.holdings
-        ).encoded()
+        ).encoded(number: greeting)
     }
 
     /// What the Broker should hear of the window, if anything.

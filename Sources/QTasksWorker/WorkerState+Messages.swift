@@ -7,12 +7,14 @@ import QTasksWire
 
 extension WorkerState {
     mutating func receive(
-        _ command: Command,
+        _ header: MessageHeader,
         _ reader: inout WireReader,
         now: Now
     ) throws(WireError) {
-        switch command {
-        case .welcome: welcome(try Welcome(from: &reader))
+        switch header.command {
+        case .welcome:
+            greeting = header.number
+            welcome(try Welcome(from: &reader))
         case .reconciled: try reconciled(&reader, now: now)
         case .work: try work(&reader, now: now)
         case .softCancel: try softCancel(&reader)

@@ -83,6 +83,8 @@ package struct WorkerState: Sendable {
 
     // Of this session.
     var session = Session.none
+    /// The number of the WELCOME that began it.
+    var greeting: UInt64 = 0
     var received: UInt64 = 0
     var announced: UInt64 = 0
     var hasSaidGoodbye = false
@@ -169,7 +171,7 @@ package struct WorkerState: Sendable {
         var reader = WireReader(message)
         do {
             let header = try MessageHeader.read(from: &reader)
-            try receive(header.command, &reader, now: now)
+            try receive(header, &reader, now: now)
         } catch {
             countMalformed("\(error)")
         }

@@ -101,7 +101,7 @@ struct Bench {
 
     /// The same, releases not yet decided.
     mutating func deliver(_ proposals: [Proposal]) {
-        var writer = WireWriter(.propose)
+        var writer = WireWriter(.propose, number: state.sessionNumber ?? 0)
         for proposal in proposals { proposal.write(to: &writer) }
         writer.bytes.withUnsafeBytes { state.brokerMessage($0, now: now, log: log) }
     }

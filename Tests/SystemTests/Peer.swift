@@ -49,11 +49,11 @@ final class Peer {
     func ask(
         _ command: Command,
         within seconds: Int = 5,
-        _ fill: (inout WireWriter) -> Void
+        _ fill: (inout WireWriter) throws -> Void
     ) throws -> (command: Command, body: [UInt8]) {
         number += 1
         var writer = WireWriter(command, number: number)
-        fill(&writer)
+        try fill(&writer)
         try send(writer.bytes)
         return try answer(within: seconds)
     }

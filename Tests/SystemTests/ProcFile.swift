@@ -6,7 +6,11 @@ import Glibc
 enum ProcFile {
     /// A whole file; empty where it can't be read.
     static func text(at path: String) -> String {
-        guard let file = fopen(path, "re") else { return "" }
+        String(decoding: (try? bytes(at: path)) ?? [], as: UTF8.self)
+    }
+
+    static func bytes(at path: String) throws -> [UInt8] {
+        guard let file = fopen(path, "re") else { throw Failure("\(path): errno \(errno)") }
         defer { fclose(file) }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 65536)
@@ -15,7 +19,7 @@ enum ProcFile {
             bytes += chunk[..<count]
             count = fread(&chunk, 1, chunk.count, file)
         }
-        return String(decoding: bytes, as: UTF8.self)
+        return bytes
     }
 
     /// - Throws: ``Failure`` where not all of it could be written.

@@ -20,7 +20,8 @@ extension `A running system` {
                 let roles = members.map(\.role).sorted()
                 #expect(
                     roles == [
-                        "broker", "globalconfig", "starter", "storage", "worker", "worker", "worker",
+                        "broker", "globalconfig", "starter", "storage", "worker", "worker",
+                        "worker",
                     ]
                 )
                 let pids = Dictionary(members.map { ($0.role, $0.pid) }) { first, _ in first }
@@ -75,7 +76,12 @@ extension `A running system` {
                 let file = bed.folder + "/some text"
                 try ProcFile.write("one two\nthree\n", to: file)
                 let added = try bed.command(
-                    "add", "wordcount", "{\"path\":\"\(file)\"}", "--wait", "--json")
+                    "add",
+                    "wordcount",
+                    "{\"path\":\"\(file)\"}",
+                    "--wait",
+                    "--json"
+                )
                 let record = try added.json
                 #expect(added.code == 0)
                 #expect(record["status"].text == "success")

@@ -39,6 +39,7 @@ final class Program {
     ///   - path: The executable.
     ///   - arguments: What follows its name.
     ///   - environment: On top of this process's.
+    /// - Throws: What `posix_spawn(3)` or `pipe(2)` say; nothing runs then.
     init(_ path: String, _ arguments: [String], environment: [String: String]) throws {
         let (output, outputEnd) = try Self.pipe()
         let (log, logEnd) = try Self.pipe()

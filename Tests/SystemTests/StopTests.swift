@@ -33,7 +33,10 @@ extension `A running system` {
                     system.log.lines.firstIndex { line in step.allSatisfy { line.contains($0) } }
                 }
                 #expect(places.compactMap(\.self).count == Self.steps.count, "\(places)")
-                #expect(places.compactMap(\.self) == places.compactMap(\.self).sorted(), "\(places)")
+                #expect(
+                    places.compactMap(\.self) == places.compactMap(\.self).sorted(),
+                    "\(places)"
+                )
                 #expect(ProcFile.names(in: bed.home + "/sockets").isEmpty)
 
                 _ = try bed.system()

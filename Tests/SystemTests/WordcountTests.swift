@@ -12,13 +12,15 @@ extension `A running system` {
             try await Bed.use { bed in
                 let files = bed.folder + "/files"
                 try Self.makeOddFiles(in: files)
-                let count = ["count", files, "--workers", "2"] + (killing ? ["--kill-a-worker"] : [])
+                let count =
+                    ["count", files, "--workers", "2"] + (killing ? ["--kill-a-worker"] : [])
                 let counted = try bed.run(Tool.wordcount.path, count)
                 #expect(counted.code == 0, "\(counted.log)")
                 #expect(Self.table(counted.output) == Self.table(try Self.wc(bed, files)))
                 #expect(counted.output.split(separator: "\n").last?.hasSuffix(" total") == true)
                 if killing {
-                    let pattern = /killed worker \d+ \(SIGKILL\) with [1-9]\d* running tasks, all run elsewhere/
+                    let pattern =
+                        /killed worker \d+ \(SIGKILL\) with [1-9]\d* running tasks, all run elsewhere/
                     #expect(counted.log.contains(pattern), "\(counted.log)")
                 }
                 #expect(ProcFile.names(in: bed.folder).sorted() == ["events", "files", "gate"])

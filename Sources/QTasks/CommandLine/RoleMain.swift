@@ -27,6 +27,8 @@ enum RoleMain {
         do {
             let config = try QueueConfig(handedOver: handover.settings)
             let home = try HomeDirectory(handover.settings["home"] ?? "")
+            // a handler that adds tasks adds them to the system it runs in
+            app.use(home: home.path)
             let registry = app.registry
             let executor = app.executor
             let name = processName(handover.role)
