@@ -100,10 +100,20 @@ let package = Package(
         .target(
             name: "QTasks",
             dependencies: [
-                "CLinux",
+                "AppendLog", "CLinux", "ZeroMQ",
                 "QTasksBroker", "QTasksClient", "QTasksGlobalConfig", "QTasksModel",
                 "QTasksProcess", "QTasksStarter", "QTasksStorage", "QTasksWire", "QTasksWorker",
                 logging, arguments,
+            ],
+            swiftSettings: strict
+        ),
+
+        // All cores in one thread, on virtual time, under faults.
+        .target(
+            name: "QTasksSimulator",
+            dependencies: [
+                "AppendLog", "CLinux", "QTasksBroker", "QTasksClient", "QTasksModel",
+                "QTasksStorage", "QTasksWire", "QTasksWorker", "ZeroMQ", heap,
             ],
             swiftSettings: strict
         ),
@@ -194,11 +204,24 @@ let package = Package(
             dependencies: ["QTasks", "wordcount"],
             swiftSettings: strict
         ),
+        // One suite for every implementation of a component's protocol.
+        .testTarget(
+            name: "ConformanceTests",
+            dependencies: [
+                "QTasks", "QTasksGlobalConfig", "QTasksProcess", "QTasksWire", "TestTasks",
+            ],
+            swiftSettings: strict
+        ),
         // Real processes: an application whose tasks misbehave, and the tests that start it.
         .executableTarget(
             name: "TestTasks",
             dependencies: ["QTasks"],
             path: "Tests/TestTasks",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "SimulationTests",
+            dependencies: ["QTasksSimulator"],
             swiftSettings: strict
         ),
         .testTarget(

@@ -35,6 +35,22 @@ public final class QueueTasks: Sendable {
         var middlewares: [any TaskMiddleware] = []
         var executor: any TaskExecutor = DefaultTaskExecutor()
         var broker: (any Broker)?
+        var globalConfig: (any GlobalConfig)?
+
+        mutating func takeConnections() -> Connections {
+            Connections(broker: broker.take(), globalConfig: globalConfig.take())
+        }
+    }
+
+    /// What is closed together.
+    private struct Connections {
+        var broker: (any Broker)?
+        var globalConfig: (any GlobalConfig)?
+
+        func close() {
+            (broker as? ZeroMQBroker)?.close()
+            (globalConfig as? ZeroMQGlobalConfig)?.close()
+        }
     }
 
     private let state: Mutex<State>
@@ -66,9 +82,9 @@ public final class QueueTasks: Sendable {
     public func use(home: String) {
         let former = state.withLock { state in
             state.home = home
-            return state.broker.take()
+            return state.takeConnections()
         }
-        (former as? ZeroMQBroker)?.close()
+        former.close()
     }
 
     /// Has what follows go to this Broker instead of the one in ``home``.
@@ -78,6 +94,15 @@ public final class QueueTasks: Sendable {
             return state.broker
         }
         (former as? ZeroMQBroker)?.close()
+    }
+
+    /// Has ``globalConfig`` be this one instead of the one in ``home``.
+    public func use(globalConfig: some GlobalConfig) {
+        let former = state.withLock { state in
+            defer { state.globalConfig = globalConfig }
+            return state.globalConfig
+        }
+        (former as? ZeroMQGlobalConfig)?.close()
     }
 
     /// Has workers of this program run tasks with `executor`.
@@ -95,8 +120,7 @@ public final class QueueTasks: Sendable {
     ///
     /// Blocks for a few milliseconds.
     public func close() {
-        let former = state.withLock { $0.broker.take() }
-        (former as? ZeroMQBroker)?.close()
+        state.withLock { $0.takeConnections() }.close()
     }
 
     /// The tasks that workers of this program can run, with all their middlewares.
@@ -127,6 +151,26 @@ public final class QueueTasks: Sendable {
             let broker = ZeroMQBroker(ClientConnection(to: address))
             state.broker = broker
             return broker
+        }
+    }
+
+    /// The system's settings as they are now, for programs and for handlers:
+    /// `try await app.globalConfig.get("thumbnail.quality")`.
+    ///
+    /// Its connection begins with the first call that needs it.
+    ///
+    /// - Throws: ``QTasksError/Code/badHome`` where ``home`` can't be a home directory.
+    public var globalConfig: any GlobalConfig {
+        get throws(QTasksError) {
+            try state.withLock { state throws(QTasksError) in
+                if let globalConfig = state.globalConfig { return globalConfig }
+                let made = try ZeroMQGlobalConfig(
+                    home: state.home,
+                    waitForSystem: state.waitsForSystem
+                )
+                state.globalConfig = made
+                return made
+            }
         }
     }
 

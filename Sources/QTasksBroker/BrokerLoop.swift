@@ -225,6 +225,8 @@ package final class BrokerLoop {
             if outcome == .unreachable { state.clientGone(session) }
         }
         for deed in outbox.deeds { carryOut(deed) }
+        // a worker that was found dead has leases to give back: no other turn may come to do it
+        if !outbox.deeds.isEmpty { try carryOut(state.flush()) }
     }
 
     private func carryOut(_ deed: BrokerOutbox.Deed) {

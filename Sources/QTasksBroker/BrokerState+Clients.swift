@@ -31,7 +31,7 @@ extension BrokerState {
     }
 
     private mutating func greet(_ session: Session) {
-        guard storage.isUp else {
+        guard storage.isUp || storage.isDown else {
             // bounded: a client whose probe is forgotten is greeted when it reconnects
             if waitingClients.count < 100_000 { waitingClients.append(session) }
             return
@@ -129,6 +129,7 @@ extension BrokerState {
         if stopping.isUnderWay {
             return Refusal(.stopping, "the system at \(settings.home) is being stopped")
         }
+        if storage.isDown { return storageRefusal }
         guard TaskName.isValid(envelope.name) else {
             return Refusal(
                 .badName,

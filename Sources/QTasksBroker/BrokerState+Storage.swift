@@ -38,9 +38,43 @@ extension BrokerState {
 
     /// Storage's process has ended: nothing is acknowledged or leased until it is back.
     package mutating func storageLost() {
+        let hadOpened = storage.isUp || storage.isOpening
+        if !hadOpened, !stopping.isUnderWay, !storage.isDown { storageIsDown() }
         storage.isUp = false
         storage.isOpening = false
         if case .stopped = stopping { outbox.deeds.append(.finish) }
+    }
+
+    /// Storage can't open the store, or not stay: a full disk, most likely.
+    ///
+    /// It is started again and again; meanwhile nobody who asks is left without an answer (P9).
+    private mutating func storageIsDown() {
+        storage.isDown = true
+        notice(
+            "storage down",
+            "Storage can't open the store: adds are refused until it can",
+            isWarning: true
+        )
+        for pending in clients.takeUnacknowledgedAdds() {
+            if pending.isWatched {
+                let owner = clients.request(pending.request)
+                clients.dropWait(for: pending.id, session: owner.session, number: owner.number)
+            }
+            clients.answer(
+                pending.request,
+                AddReceipt(id: pending.id, verdict: .refused(storageRefusal))
+            )
+        }
+        for session in waitingClients { clients.send(welcome, to: session) }
+        waitingClients = []
+    }
+
+    /// What adds are told while Storage is down.
+    var storageRefusal: Refusal {
+        Refusal(
+            .storageUnavailable,
+            "Storage can't open the store in \(settings.home)/store; its disk may be full"
+        )
     }
 
     // MARK: Opening
@@ -48,6 +82,7 @@ extension BrokerState {
     private mutating func opened(_ opened: Opened, session: UInt64) {
         storage.isUp = false
         storage.isOpening = true
+        storage.isDown = false
         // the same Storage over a new session: its leases are counted on, never given out again
         if opened.incarnation != storage.incarnation { leaseCounter = 0 }
         storage.incarnation = opened.incarnation

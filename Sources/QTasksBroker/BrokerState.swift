@@ -151,6 +151,8 @@ struct StorageView {
     var isUp = false
     /// It has said OPENED; the snapshot is on its way.
     var isOpening = false
+    /// It has ended without opening the store: adds are refused until it does.
+    var isDown = false
     var incarnation: UInt32 = 0
     /// Its number of our session, which goes with every proposal.
     var session: UInt64 = 0

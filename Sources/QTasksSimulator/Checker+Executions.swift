@@ -28,7 +28,11 @@ extension Checker {
         world.trace(
             worker.name,
             .started(
-                delivery.holding, task: world.scenario.number(of: id), attempt: delivery.attempt))
+                delivery.holding,
+                task: world.scenario.number(of: id),
+                attempt: delivery.attempt
+            )
+        )
         check(delivery, worker)
         if executions[delivery.lease] != nil {
             fail("P5: \(name(id)) is executed twice under \(delivery.lease)")
@@ -37,7 +41,8 @@ extension Checker {
             if !execution.isCancelled {
                 fail(
                     "P5: \(name(id)) starts on \(worker.name) under \(delivery.lease) while it "
-                        + "runs on \(execution.worker.name) under \(execution.holding.lease)")
+                        + "runs on \(execution.worker.name) under \(execution.holding.lease)"
+                )
             }
         }
         executions[delivery.lease] = Execution(holding: delivery.holding, worker: worker)
@@ -51,12 +56,14 @@ extension Checker {
         guard task.status == .process, task.lease == delivery.lease, task.worker == worker.id else {
             return fail(
                 "P5: \(worker.name) starts \(name(delivery.id)) under \(delivery.lease); by the "
-                    + "log it is \(task.status) under \(task.lease)")
+                    + "log it is \(task.status) under \(task.lease)"
+            )
         }
         guard task.attempt == delivery.attempt, task.failures == delivery.failures else {
             return fail(
                 "\(name(delivery.id)) is told attempt \(delivery.attempt), failures "
-                    + "\(delivery.failures); by the log \(task.attempt), \(task.failures)")
+                    + "\(delivery.failures); by the log \(task.attempt), \(task.failures)"
+            )
         }
     }
 
@@ -124,7 +131,9 @@ extension Checker {
                 _ = try reader.worker("worker")
                 while !reader.isAtEnd {
                     let entry = try ResultEntry(from: &reader)
-                    if entry.lease == holding.lease { fail("H26: \(what), but its result is there") }
+                    if entry.lease == holding.lease {
+                        fail("H26: \(what), but its result is there")
+                    }
                 }
             }
         }

@@ -90,7 +90,9 @@ extension Checker {
     /// Storage appended a record.
     func appended(_ record: Ledger.Record, by storage: SimulatedStorage) {
         world.trace(
-            storage.name, .recorded(record.sequence, kind: record.kind, record.bytes))
+            storage.name,
+            .recorded(record.sequence, kind: record.kind, record.bytes)
+        )
         beforeRelease(record)
         do {
             try ledger.append(record, now: world.now, bootID: world.bootID)
@@ -127,7 +129,11 @@ extension Checker {
         let least = isPowerLost ? marks.durable : marks.written
         do {
             try ledger.restart(
-                with: records, atLeast: least, now: world.now, bootID: world.bootID)
+                with: records,
+                atLeast: least,
+                now: world.now,
+                bootID: world.bootID
+            )
         } catch {
             fail(text(of: error))
         }

@@ -63,9 +63,9 @@ struct Ledger {
 
     /// Storage has opened again: what it still has must be the beginning of what there was.
     ///
-    /// - Parameters:
-    ///   - kept: What it has.
-    ///   - least: How many of them can't have been lost.
+    /// `kept` is what it has; the first `least` of them can't have been lost.
+    ///
+    /// - Throws: ``Complaint`` where one of those is gone, or any is another than before.
     mutating func restart(
         with kept: [Record],
         atLeast least: UInt64,
@@ -76,7 +76,9 @@ struct Ledger {
             throw Complaint("P1: the log has \(kept.count) records of \(least) that were safe")
         }
         guard kept.count <= records.count else {
-            throw Complaint("the log has \(kept.count) records; only \(records.count) were appended")
+            throw Complaint(
+                "the log has \(kept.count) records; only \(records.count) were appended"
+            )
         }
         for (record, known) in zip(kept, records) where record != known {
             throw Complaint("record \(known.sequence) came back as another")
@@ -142,7 +144,9 @@ struct Ledger {
         _ record: Record,
         _ body: (inout Task) throws -> Void
     ) throws {
-        guard var task = tasks[id] else { throw Complaint("a record of a task that was never added") }
+        guard var task = tasks[id] else {
+            throw Complaint("a record of a task that was never added")
+        }
         try body(&task)
         task.lastSequence = record.sequence
         tasks[id] = task
@@ -174,7 +178,8 @@ struct Ledger {
         guard task.status == .process, task.lease == finish.result.lease else {
             throw Complaint(
                 "P2: a result under \(finish.result.lease) is taken; the task is \(task.status) "
-                    + "under \(task.lease)")
+                    + "under \(task.lease)"
+            )
         }
         let outcome = try ResultEntry(finish.result).outcome
         let expected: TaskStatus
@@ -200,7 +205,8 @@ struct Ledger {
         guard task.status == .process, task.lease == release.holding.lease else {
             throw Complaint(
                 "lease \(release.holding.lease) is given back; the task is \(task.status) under "
-                    + "\(task.lease)")
+                    + "\(task.lease)"
+            )
         }
         if release.isCounted {
             guard release.cause == .death else {

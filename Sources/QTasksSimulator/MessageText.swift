@@ -35,11 +35,13 @@ struct MessageText {
                     return "LEASE \(name(lease.id)) \(lease.lease)"
                 case .finish:
                     let finish = try StoredFinish(from: &reader)
-                    return "FINISH \(name(finish.result.id)) \(finish.result.lease) \(finish.status)"
+                    return
+                        "FINISH \(name(finish.result.id)) \(finish.result.lease) \(finish.status)"
                 case .release:
                     let release = try StoredRelease(from: &reader)
                     let flags =
-                        (release.isSuspect ? " suspect" : "") + (release.isCounted ? " counted" : "")
+                        (release.isSuspect ? " suspect" : "")
+                        + (release.isCounted ? " counted" : "")
                     return "RELEASE \(text(release.holding)) \(release.cause) -> "
                         + "\(release.status)\(flags)"
                 case .stale: return "STALE \(text(try StoredStale(from: &reader).holding))"
@@ -54,13 +56,13 @@ struct MessageText {
 
     private func text(_ holding: Holding) -> String { "\(name(holding.id)) \(holding.lease)" }
 
-    private func list<Element>(
+    /// What is left of a message, item by item.
+    private func list(
         _ reader: inout WireReader,
-        _ next: (inout WireReader) throws -> Element,
-        _ describe: (Element) -> String
+        _ describe: (inout WireReader) throws -> String
     ) rethrows -> String {
         var texts: [String] = []
-        while !reader.isAtEnd { texts.append(describe(try next(&reader))) }
+        while !reader.isAtEnd { texts.append(try describe(&reader)) }
         return texts.joined(separator: ", ")
     }
 
@@ -68,17 +70,21 @@ struct MessageText {
         switch command {
         case .add:
             let message = try AddMessage(from: &reader)
-            let ids = try list(&reader, { try Envelope(from: &$0).id }, name)
+            let ids = try list(&reader) { name(try Envelope(from: &$0).id) }
             return ids + (message.options.contains(.wait) ? " and wait" : "")
         case .get:
             let message = try GetMessage(from: &reader)
             let what = message.options.contains(.wait) ? "the end of " : ""
             return what + message.ids.map(name).joined(separator: ", ")
         case .added:
-            return try list(&reader, { try AddReceipt(from: &$0) }) { "\(name($0.id)) \($0.verdict)" }
+            return try list(&reader) {
+                let receipt = try AddReceipt(from: &$0)
+                return "\(name(receipt.id)) \(receipt.verdict)"
+            }
         case .records:
             _ = try reader.u8("flags")
-            return try list(&reader, { try RecordReply(from: &$0) }) { reply in
+            return try list(&reader) {
+                let reply = try RecordReply(from: &$0)
                 let status = reply.record.first.flatMap { TaskStatus(code: $0)?.rawValue }
                 return "\(name(reply.id)) \(reply.state) \(status ?? "")"
             }
@@ -91,22 +97,25 @@ struct MessageText {
         case .credit: return "window \(try CreditMessage.read(from: &reader))"
         case .handBack: return try reader.holdings("holdings").map(text).joined(separator: ", ")
         case .reconciled:
-            return try list(&reader, { ($0, try $0.lease("lease"), try $0.u8("verdict")) }) {
-                "\($0.1) \(ReconcileVerdict(rawValue: $0.2).map { "\($0)" } ?? "?")"
+            return try list(&reader) {
+                let lease = try $0.lease("lease")
+                let verdict = ReconcileVerdict(rawValue: try $0.u8("verdict"))
+                return "\(lease) \(verdict.map { "\($0)" } ?? "?")"
             }
         case .work: return try work(&reader)
         case .results:
             _ = try reader.worker("worker")
-            return try list(&reader, { try ResultEntry(from: &$0) }) {
-                "\(name($0.id)) \($0.lease)"
+            return try list(&reader) {
+                let entry = try ResultEntry(from: &$0)
+                return "\(name(entry.id)) \(entry.lease)"
             }
-        case .propose: return try list(&reader, { try Proposal(from: &$0) }, describe)
+        case .propose: return try list(&reader) { describe(try Proposal(from: &$0)) }
         case .opened: return "incarnation \(try Opened(from: &reader).incarnation)"
-        case .snapshot: return try list(&reader, { try SnapshotItem(from: &$0) }, describe)
+        case .snapshot: return try list(&reader) { describe(try SnapshotItem(from: &$0)) }
         case .verdicts:
             let written = try reader.integer("written", as: UInt64.self)
             let durable = try reader.integer("durable", as: UInt64.self)
-            let items = try list(&reader, { try Verdict(from: &$0) }, describe)
+            let items = try list(&reader) { describe(try Verdict(from: &$0)) }
             return "written \(written) durable \(durable) \(items)"
         case .error: return "\(try ErrorMessage.read(from: &reader))"
         default: return ""
@@ -118,9 +127,10 @@ struct MessageText {
         for _ in 0..<(try reader.integer("acks", as: UInt32.self)) {
             acknowledged.append("\(try reader.lease("ack"))")
         }
-        let tasks = try list(
-            &reader, { (try LeasedTask(from: &$0), try Envelope(from: &$0).id) }
-        ) { "\(name($0.1)) \($0.0.lease)" }
+        let tasks = try list(&reader) {
+            let lease = try LeasedTask(from: &$0).lease
+            return "\(name(try Envelope(from: &$0).id)) \(lease)"
+        }
         return "acks [\(acknowledged.joined(separator: ", "))] tasks [\(tasks)]"
     }
 

@@ -44,24 +44,33 @@ struct OrderWatch {
         }
     }
 
-    mutating func heard(_ item: SnapshotItem) {
+    /// One task of Storage's snapshot; `sequence` gives the place of a task's add in the log, whatever
+    /// the Broker is told of it.
+    mutating func heard(_ item: SnapshotItem, sequence: (TaskID) -> UInt64) {
+        func known(_ placement: Placement) -> Known {
+            var placement = placement
+            placement.sequence = sequence(placement.id)
+            return Known(placement: placement)
+        }
         switch item {
         case .queued(let placement):
-            known[placement.id] = Known(placement: placement, waitsSince: turn)
+            self.known[placement.id] = known(placement)
+            self.known[placement.id]?.waitsSince = turn
         case .scheduled(let placement, let due):
-            known[placement.id] = Known(placement: placement, due: due)
+            self.known[placement.id] = known(placement)
+            self.known[placement.id]?.due = due
         case .running(let placement, let lease, _):
-            known[placement.id] = Known(placement: placement)
+            self.known[placement.id] = known(placement)
             held.insert(lease)
         case .worker, .end: break
         }
     }
 
-    mutating func heard(_ verdict: Verdict) {
+    mutating func heard(_ verdict: Verdict, sequence: (TaskID) -> UInt64) {
         switch verdict {
-        case .added(let number, let sequence, let leased, let due, _):
+        case .added(let number, _, let leased, let due, _):
             guard var placement = adds.removeValue(forKey: number) else { return }
-            placement.sequence = sequence
+            placement.sequence = sequence(placement.id)
             known[placement.id] = Known(
                 placement: placement,
                 waitsSince: leased || due > 0 ? nil : turn,
@@ -76,16 +85,17 @@ struct OrderWatch {
             known[holding.id]?.placement.isSuspect = isSuspect
             known[holding.id]?.waitsSince = turn
         case .finished(let holding, _, let verdict, let status, let due, _):
-            guard held.remove(holding.lease) != nil else { return }
-            if verdict == .committed, status == .scheduled { known[holding.id]?.due = due }
+            guard verdict == .committed, held.remove(holding.lease) != nil else { return }
+            if status == .scheduled { known[holding.id]?.due = due }
         case .record, .final, .counts: break
         }
     }
 
     // MARK: What the Broker proposes
 
-    /// - Parameter canRun: Whether a worker knows a name.
-    /// - Returns: The task that should have gone before.
+    /// One proposal; `canRun` tells whether a worker knows a name.
+    ///
+    /// - Returns: The task that should have gone first, and the one that goes.
     mutating func proposed(
         _ proposal: Proposal,
         canRun: (WorkerID, String) -> Bool
@@ -127,7 +137,9 @@ struct OrderWatch {
             let other = entry.placement
             guard let since = entry.waitsSince, since < turn, other.id != placement.id,
                 other.queue == placement.queue, other.isSuspect == placement.isSuspect,
-                (-Int(other.priority), other.sequence) < (-Int(placement.priority), placement.sequence),
+                (-Int(other.priority), other.sequence) < (
+                    -Int(placement.priority), placement.sequence
+                ),
                 canRun(worker, other.name)
             else { continue }
             return (other.id, placement.id)

@@ -22,6 +22,10 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case staleLeaseAccepted
     /// Releases are decided before the results that have arrived.
     case releaseWithoutReadingResults
+    /// The Broker is told that who came last came first.
+    case orderReversed
+    /// A death counts against each of those that died together.
+    case sharedDeathsCounted
     /// A worker's result is acknowledged when it is passed on, not when it is committed.
     case resultAcknowledgedUnsaved
 }
@@ -57,7 +61,10 @@ extension PlantedFault {
         case (.addAcknowledgedBeforeDurable, .verdicts):
             var changed = bytes
             let written = MessageHeader.byteCount..<MessageHeader.byteCount + 8
-            changed.replaceSubrange(written.upperBound..<written.upperBound + 8, with: bytes[written])
+            changed.replaceSubrange(
+                written.upperBound..<written.upperBound + 8,
+                with: bytes[written]
+            )
             return changed
         case (.helloNotReconciled, .hello):
             var hello = try Hello(from: &reader)
@@ -69,6 +76,9 @@ extension PlantedFault {
             let window = try CreditMessage.read(from: &reader)
             let sum = world.checker.announcedBefore(window, in: connection)
             return CreditMessage.encoded(window: window + sum)
+        case (.orderReversed, .verdicts): return try reversed(bytes, &reader)
+        case (.sharedDeathsCounted, .propose):
+            return try countingSharers(&reader, session: header.number)
         case (.staleLeaseAccepted, .results): return try withCurrentLeases(&reader, world)
         case (.resultAcknowledgedUnsaved, .results):
             try acknowledge(&reader, connection, world)
@@ -86,6 +96,49 @@ extension PlantedFault {
             let proposal = try Proposal(from: &reader)
             if case .release(_, _, .notHeld, _, _) = proposal { continue }
             proposal.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func countingSharers(
+        _ reader: inout WireReader,
+        session: UInt64
+    ) throws -> [UInt8] {
+        var writer = WireWriter(.propose, number: session)
+        while !reader.isAtEnd {
+            var proposal = try Proposal(from: &reader)
+            if case .release(let number, let holding, .death, true, _) = proposal {
+                proposal = .release(
+                    number: number,
+                    holding: holding,
+                    cause: .death,
+                    isShared: false,
+                    counts: true
+                )
+            }
+            proposal.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func reversed(_ bytes: [UInt8], _ reader: inout WireReader) throws -> [UInt8] {
+        let head = MessageHeader.byteCount + 16
+        _ = try reader.raw(16, "watermarks")
+        var writer = WireWriter()
+        writer.raw(Array(bytes[..<head]))
+        while !reader.isAtEnd {
+            var verdict = try Verdict(from: &reader)
+            if case .added(let number, let sequence, let leased, let due, let at) = verdict {
+                // acknowledgements wait for ever by this too; the order shows first
+                verdict = .added(
+                    number: number,
+                    sequence: 1_000_000 - sequence,
+                    leased: leased,
+                    due: due,
+                    addedAt: at
+                )
+            }
+            verdict.write(to: &writer)
         }
         return writer.bytes
     }

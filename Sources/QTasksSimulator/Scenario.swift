@@ -67,6 +67,14 @@ struct Scenario {
             case breakSession
             case pauseWorker, pauseBroker, pauseStorage, pauseClient
             case leave
+            /// Something happens right after the next message on one kind of connection.
+            case trap(Address, Trap)
+        }
+
+        enum Trap: CaseIterable {
+            case killConnecting, killBinding, breakSession, losePower
+            /// The sender dies while the receiver is busy.
+            case killWhileBusy
         }
 
         var at: UInt64
@@ -84,6 +92,9 @@ struct Scenario {
     /// From here on nothing goes wrong any more.
     let calmAt: UInt64
 
+    /// All adds come at once, and wait in line.
+    private let isBurst: Bool
+
     private var numbers: [TaskID: Int] = [:]
 
     /// Everything the seed decides before the run.
@@ -91,6 +102,7 @@ struct Scenario {
         self.seed = seed
         var random = SeededRandom(seed: seed &* 0x9E37_79B9_7F4A_7C15 ^ 0x5143)
         calmAt = random.nanoseconds(UInt64.second...5 * .second)
+        isBurst = random.chance(30)
         config.maxPayload = 4096
         if random.chance(15) { config.durability = .written }
         planWorkers(&random)
@@ -124,8 +136,10 @@ struct Scenario {
                         let failure = fail("under \(delivery.lease)")
                         guard delivery.failures + 1 < limit else { return .error(failure) }
                         return .retry(
-                            failure, afterMilliseconds: task.retryAfter / .millisecond,
-                            maxAttempts: limit)
+                            failure,
+                            afterMilliseconds: task.retryAfter / .millisecond,
+                            maxAttempts: limit
+                        )
                     }
             case .failsForGood: .end { .error(fail("under \($0.lease)")) }
             case .cancels: .end { .cancel(reason: "under \($0.lease)") }
@@ -147,7 +161,7 @@ struct Scenario {
 
     private mutating func planTasks(_ random: inout SeededRandom) {
         var ids = TaskIDGenerator(seed: (random.next(), random.next()))
-        for number in 0..<random.between(8...40) {
+        for number in 0..<random.between(isBurst ? 30...70 : 8...40) {
             var submission = TaskSubmission(
                 id: ids.next(milliseconds: 1_000_000),
                 name: random.chance(70) ? "alpha" : "beta",
@@ -193,19 +207,26 @@ struct Scenario {
         var number = 0
         while number < tasks.count {
             let count = min(random.between(1...6), tasks.count - number)
-            let at = random.nanoseconds(0...calmAt)
+            let at = random.nanoseconds(0...(isBurst ? calmAt / 8 : calmAt))
             let batch = Array(number..<number + count)
             let client = random.below(clients)
             steps.append(
                 ClientStep(
-                    at: at, client: client, deed: .add(tasks: batch, waits: random.chance(50))))
+                    at: at,
+                    client: client,
+                    deed: .add(tasks: batch, waits: random.chance(50))
+                )
+            )
             if random.chance(30) {
                 // the same again, perhaps by somebody else: one task all the same (P1, P3)
                 let later = at + random.nanoseconds(0...2 * .second)
                 steps.append(
                     ClientStep(
-                        at: later, client: random.below(clients),
-                        deed: .add(tasks: batch, waits: random.chance(30))))
+                        at: later,
+                        client: random.below(clients),
+                        deed: .add(tasks: batch, waits: random.chance(30))
+                    )
+                )
             }
             if random.chance(40) {
                 let later = at + random.nanoseconds(0...3 * .second)
@@ -218,6 +239,16 @@ struct Scenario {
         steps.sort { $0.at < $1.at }
     }
 
+    private func planTrap(_ random: inout SeededRandom) -> Fault.Trap {
+        switch random.below(100) {
+        case ..<35: .killConnecting
+        case ..<45: .killWhileBusy
+        case ..<60: .killBinding
+        case ..<95: .breakSession
+        default: .losePower
+        }
+    }
+
     private mutating func planFaults(_ random: inout SeededRandom) {
         // some runs have none, so that order is checked where nothing excuses it
         guard !random.chance(10) else { return }
@@ -228,7 +259,11 @@ struct Scenario {
             .leave,
         ]
         for _ in 0..<random.between(1...10) {
-            faults.append(Fault(at: random.nanoseconds(0...calmAt), kind: random.pick(kinds)))
+            let kind =
+                random.chance(40)
+                ? Fault.Kind.trap(random.pick(Address.allCases), planTrap(&random))
+                : random.pick(kinds)
+            faults.append(Fault(at: random.nanoseconds(0...calmAt), kind: kind))
         }
         faults.sort { $0.at < $1.at }
     }

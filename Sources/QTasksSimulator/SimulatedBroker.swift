@@ -26,8 +26,12 @@ final class SimulatedBroker: SimulatedProcess {
     init(_ world: World, life: Int) {
         state = BrokerState(
             settings: .init(
-                config: world.scenario.config, pid: world.nextPid, parentPid: 1,
-                home: "/simulated"))
+                config: world.scenario.config,
+                pid: world.nextPid,
+                parentPid: 1,
+                home: "/simulated"
+            )
+        )
         super.init(world, ProcessName(role: .broker, life: life))
         clients = world.network.bind(.clients, by: self)
         workers = world.network.bind(.workers, by: self)
@@ -170,6 +174,7 @@ final class SimulatedBroker: SimulatedProcess {
             }
         }
         for deed in outbox.deeds { carryOut(deed) }
+        if !outbox.deeds.isEmpty { carryOut(state.flush()) }
     }
 
     /// By session: in which order different peers are told comes from a dictionary and means nothing.
@@ -177,7 +182,9 @@ final class SimulatedBroker: SimulatedProcess {
         _ messages: [(session: Session, message: [UInt8])]
     ) -> [(session: Session, message: [UInt8])] {
         messages.enumerated()
-            .sorted { ($0.element.session.order, $0.offset) < ($1.element.session.order, $1.offset) }
+            .sorted {
+                ($0.element.session.order, $0.offset) < ($1.element.session.order, $1.offset)
+            }
             .map(\.element)
     }
 

@@ -187,6 +187,7 @@ final class SimulatedNetwork {
         if let bytes = passed(bytes, in: connection) {
             put(bytes, to: connection.bound, in: connection)
         }
+        world.sent(on: connection)
         return true
     }
 
@@ -200,6 +201,7 @@ final class SimulatedNetwork {
         let arrival = connection.toSocket.put(bytes, arrival: world.time + world.messageDelay())
         let owner = connection.socket.owner
         world.at(arrival) { owner.wake() }
+        world.sent(on: connection)
         return true
     }
 

@@ -88,8 +88,11 @@ final class SimulatedStorage: SimulatedProcess {
                 let place = StoredPlace(sequence: record.sequence, position: record.position)
                 records.append(
                     Ledger.Record(
-                        sequence: record.sequence, kind: record.kind,
-                        bytes: Array(record.payload)))
+                        sequence: record.sequence,
+                        kind: record.kind,
+                        bytes: Array(record.payload)
+                    )
+                )
                 do {
                     try state.replay(kind: record.kind, payload: record.payload, at: place)
                 } catch {
@@ -121,8 +124,13 @@ final class SimulatedStorage: SimulatedProcess {
         }
         if timerFired { timer(log) }
         receiveBroker(broker, &state, log)
-        receiveResults(results, &state, log, atMost: world.turnLimit())
+        if world.plant != .releaseWithoutReadingResults {
+            receiveResults(results, &state, log, atMost: world.turnLimit())
+        }
         decideReleases(results, &state, log)
+        if world.plant == .releaseWithoutReadingResults {
+            receiveResults(results, &state, log, atMost: .max)
+        }
         submit(&state, log)
         state.watermarks(believed(log.watermarks()), log: log)
         let outbox = state.flush()
@@ -270,7 +278,10 @@ final class AuditedLog: TaskLog {
     ) throws(AppendLogError) -> StoredPlace {
         let place = try log.append(kind: kind, head: head, body: body)
         let record = Ledger.Record(
-            sequence: place.sequence, kind: kind.rawValue, bytes: head + Array(body))
+            sequence: place.sequence,
+            kind: kind.rawValue,
+            bytes: head + Array(body)
+        )
         storage.world.checker.appended(record, by: storage)
         return place
     }

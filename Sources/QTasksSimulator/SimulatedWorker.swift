@@ -142,7 +142,9 @@ final class SimulatedWorker: SimulatedProcess {
     ) {
         guard isAlive, running.removeValue(forKey: delivery.lease) != nil else { return }
         world.trace(
-            name, .returned(delivery.holding, task: world.scenario.number(of: delivery.id)))
+            name,
+            .returned(delivery.holding, task: world.scenario.number(of: delivery.id))
+        )
         world.checker.returned(delivery, outcome)
         ended.append(
             AttemptEnd(

@@ -62,6 +62,7 @@ package enum Simulation {
     ///   - seed: What everything follows from.
     ///   - plant: A mistake that the checker has to find.
     ///   - kept: How many of the last events are told where a promise is broken.
+    /// - Returns: Whether every promise held, and what happened.
     package static func run(
         seed: UInt64,
         plant: PlantedFault? = nil,

@@ -133,7 +133,8 @@ struct Trace {
             case .note(let text): text
             }
         let time = Self.milliseconds(entry.time)
-        return "\(String(repeating: " ", count: max(0, 12 - time.count)))\(time)  \(entry.who)  \(what)"
+        return
+            "\(String(repeating: " ", count: max(0, 12 - time.count)))\(time)  \(entry.who)  \(what)"
     }
 
     static func milliseconds(_ time: UInt64) -> String {

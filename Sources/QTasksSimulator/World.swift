@@ -36,6 +36,9 @@ final class World {
     private(set) var workers: [SimulatedWorker?]
     private(set) var clients: [SimulatedClient?]
 
+    /// What happens right after the next message somewhere.
+    private var traps: [(address: Address, trap: Scenario.Fault.Trap)] = []
+
     /// The host has no power, or is starting: nobody may begin.
     private var isDown = false
 
@@ -72,6 +75,7 @@ final class World {
         return overflow ? .max : sum - min(sum, .second)
     }
 
+    /// Nothing goes wrong any more.
     var isCalm: Bool { time >= scenario.calmAt }
 
     func at(_ time: UInt64, _ action: @escaping () -> Void) {
@@ -129,7 +133,8 @@ final class World {
             guard event.time <= end else {
                 checker.fail(
                     "P8: \(Trace.milliseconds(end - scenario.calmAt)) ms after the last fault "
-                        + "something still happens: \(armed)")
+                        + "something still happens: \(armed)"
+                )
                 break
             }
             time = event.time
@@ -220,7 +225,38 @@ final class World {
         case .pauseStorage: pause(storages.filter(\.isAlive).randomOne(&random))
         case .pauseClient: pause(livingClients.randomOne(&random))
         case .leave: livingWorkers.randomOne(&random)?.leave()
+        case .trap(let address, let trap): traps.append((address, trap))
         }
+        restartClients()
+    }
+
+    /// A message went out on this connection: whoever set a trap for it strikes.
+    func sent(on connection: Connection) {
+        guard !traps.isEmpty, !isCalm,
+            let index = traps.firstIndex(where: { $0.address == connection.bound.address })
+        else { return }
+        let trap = traps.remove(at: index).trap
+        after(random.nanoseconds(0...300 * .microsecond)) { [self] in
+            guard !isDown else { return }
+            strike(trap, connection)
+            restartClients()
+        }
+    }
+
+    private func strike(_ trap: Scenario.Fault.Trap, _ connection: Connection) {
+        switch trap {
+        case .killConnecting: connection.socket.owner.end("kill -9")
+        case .killWhileBusy:
+            let time = random.nanoseconds(.millisecond...20 * .millisecond)
+            connection.bound.owner.pause(for: time)
+            connection.socket.owner.end("kill -9")
+        case .killBinding: connection.bound.owner.end("kill -9")
+        case .breakSession: network.breakSession(connection)
+        case .losePower: losePower()
+        }
+    }
+
+    private func restartClients() {
         for (number, client) in clients.enumerated() where client?.isAlive != true {
             restartClient(number)
         }
@@ -260,6 +296,11 @@ final class World {
         return lives[role, default: 0]
     }
 
+    /// How long after a process's end its pidfd becomes readable.
+    private func pidfdDelay() -> UInt64 {
+        random.nanoseconds(0...(random.chance(50) ? 100 * .microsecond : 5 * .millisecond))
+    }
+
     private func startBroker() {
         guard !isDown, broker?.isAlive != true else { return }
         broker = SimulatedBroker(self, life: takeLife(.broker))
@@ -277,7 +318,7 @@ final class World {
     /// The Broker's pidfd of its child becomes ready.
     func storageEnded(_ storage: SimulatedStorage) {
         let parent = storage.parent
-        after(random.nanoseconds(0...5 * .millisecond)) {
+        after(pidfdDelay()) {
             if parent.child === storage { parent.storageEnded() }
         }
     }
@@ -296,12 +337,16 @@ final class World {
         guard !isDown, workers[number]?.isAlive != true else { return }
         let life = (workers[number]?.name.life ?? 0) + 1
         workers[number] = SimulatedWorker(
-            self, number: number, life: life, scenario.workers[number])
+            self,
+            number: number,
+            life: life,
+            scenario.workers[number]
+        )
     }
 
     func workerEnded(_ worker: SimulatedWorker) {
         let number = worker.name.number
-        after(random.nanoseconds(0...5 * .millisecond)) { [self] in broker?.workerEnded(worker) }
+        after(pidfdDelay()) { [self] in broker?.workerEnded(worker) }
         after(random.nanoseconds(.millisecond...300 * .millisecond)) { [self] in
             startWorker(number)
         }

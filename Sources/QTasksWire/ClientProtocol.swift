@@ -249,7 +249,7 @@ package struct Welcome: Sendable, Equatable {
         self.brokerPid = brokerPid
     }
 
-    /// - Parameter number: What a worker's `HELLO` repeats; 0 for clients.
+    /// As bytes; `number` is what a worker's `HELLO` repeats, 0 for clients.
     package func encoded(number: UInt64 = 0) -> [UInt8] {
         var writer = WireWriter(.welcome, number: number)
         writer.integer(incarnation)

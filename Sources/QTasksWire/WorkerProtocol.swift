@@ -71,8 +71,10 @@ package struct WorkerProcess: Hashable, Sendable {
     }
 }
 
-/// `HELLO`: a worker's whole state, the first thing it says in a session. Its number is that of the
-/// `WELCOME` it answers, so that one that comes late, on an older connection, is known as such.
+/// `HELLO`: a worker's whole state, the first thing it says in a session.
+///
+/// Its number is that of the `WELCOME` it answers, so that one that comes late, on an older
+/// connection, is known as such.
 ///
 /// worker ID (16), process (28), parent's pid (4), slots (4), window (8), names (count 2, then each
 /// behind its count of bytes, 1), running and done (holdings).

@@ -265,6 +265,37 @@ struct `Sessions and deaths` {
         #expect(try bench.takeReceipts().isEmpty)
     }
 
+    @Test func `P9: while Storage can't open the store, adds are refused, and taken when it can`()
+        throws
+    {
+        var bench = try BrokerBench()
+        let pending = try bench.add()
+        bench.broker.storageLost()
+        bench.collect()
+        #expect(try bench.takeReceipts().isEmpty, "it is started again, and may well come back")
+        bench.broker.storageLost()
+        bench.collect()
+        #expect(try refusals(&bench) == [pending: .storageUnavailable])
+        bench.client([])
+        #expect(!bench.toClients.isEmpty, "who connects now is greeted, and can ask")
+        let refused = try bench.add()
+        #expect(try refusals(&bench) == [refused: .storageUnavailable])
+        try bench.open(incarnation: 2, [])
+        bench.proposals = []
+        try bench.add()
+        try bench.grantAll()
+        try bench.makeDurable()
+        #expect(try bench.takeReceipts().map(\.verdict) == [.added])
+    }
+
+    private func refusals(_ bench: inout BrokerBench) throws -> [TaskID: RefusalCode] {
+        var codes: [TaskID: RefusalCode] = [:]
+        for receipt in try bench.takeReceipts() {
+            if case .refused(let refusal) = receipt.verdict { codes[receipt.id] = refusal.code }
+        }
+        return codes
+    }
+
     @Test func `workers hear of a Storage that came back`() throws {
         var bench = try BrokerBench()
         bench.join(session: one)

@@ -56,6 +56,19 @@ struct `A client` {
         #expect(client.addFailures(of: 1)?.isEmpty == true)
     }
 
+    @Test mutating func `asks for the end of an add that went out before anybody wanted it`() throws
+    {
+        _ = client.welcome()
+        client.begin(1, .add(try batch([task]), wait: false))
+        _ = client.turn()
+        client.begin(2, .add(try batch([task]), wait: true))
+        #expect(client.turn().isEmpty)
+        let asked = client.receipt([task.id])
+        #expect(asked.map(\.command) == [.get])
+        #expect(asked.first?.options == .wait)
+        #expect(asked.first?.ids == [task.id])
+    }
+
     @Test mutating func `matches receipts by task, whatever message they answer`() throws {
         _ = client.welcome()
         let other = submission()

@@ -259,6 +259,29 @@ struct `A new session` {
         #expect(try bench.synced().isEmpty)
     }
 
+    @Test func `passes over what the Broker proposed before it heard of the session`() throws {
+        var bench = Bench()
+        let task = bench.submission()
+        var envelope = WireWriter()
+        try task.write(to: &envelope)
+        let late = envelope.bytes.withUnsafeBytes { envelope in
+            var writer = WireWriter(.propose, number: bench.state.sessionNumber ?? 0)
+            Proposal.add(
+                number: 1,
+                isWatched: false,
+                lease: .none,
+                worker: Bench.worker,
+                envelope: envelope
+            ).write(to: &writer)
+            return writer.bytes
+        }
+        _ = try bench.snapshot()
+        late.withUnsafeBytes { bench.state.brokerMessage($0, now: bench.now, log: bench.log) }
+        #expect(bench.state.tasks.index.count == 0)
+        try bench.add(task)
+        #expect(bench.state.tasks.index.count == 1)
+    }
+
     @Test func `comes in pieces where there is much to tell`() throws {
         var bench = Bench()
         for _ in 0..<3000 { try bench.add(bench.submission()) }

@@ -141,6 +141,14 @@ final class Bed {
         }
     }
 
+    /// Lets time pass, where the test is about time itself or what does not happen meanwhile.
+    func pass(_ time: Duration) {
+        let end = ContinuousClock.now + time
+        while end > .now {
+            turn(waitingMilliseconds: Int32((end - .now) / .milliseconds(1)) + 1)
+        }
+    }
+
     /// Until all these processes have ended.
     func waitForEnd(of processes: [ProcessIdentity], within seconds: Int = 10) throws {
         let handles = try processes.compactMap { process in

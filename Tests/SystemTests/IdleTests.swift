@@ -14,22 +14,12 @@ extension `A running system` {
                 #expect(try bed.command("add", "echo", "\"x\"", "--wait").code == 0)
                 let pids = try system.members().map(\.pid)
                 // what is written once after the last change comes within its first second
-                bed.pass(seconds: 3)
+                bed.pass(.seconds(3))
                 let before = pids.map(ProcFile.voluntarySwitches)
-                bed.pass(seconds: 10)
+                bed.pass(.seconds(10))
                 let switches = zip(pids.map(ProcFile.voluntarySwitches), before).map { $0 - $1 }
                 #expect(switches.reduce(0, +) <= 3, "\(switches) of \(pids)")
             }
-        }
-    }
-}
-
-extension Bed {
-    /// Lets time pass: the test is about what does not happen meanwhile.
-    fileprivate func pass(seconds: Int) {
-        let end = ContinuousClock.now + .seconds(seconds)
-        while end > .now {
-            turn(waitingMilliseconds: Int32((end - .now) / .milliseconds(1)) + 1)
         }
     }
 }

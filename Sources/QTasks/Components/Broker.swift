@@ -28,8 +28,8 @@ public protocol Broker: Sendable {
 
     /// Adds tasks and waits for their ends.
     ///
-    /// As ``add(_:timeout:)`` and ``ends(of:timeout:)``, in one
-    /// message where the engine can.
+    /// As ``add(_:timeout:)`` and ``ends(of:timeout:)``, which it is unless the engine can do both
+    /// with one message.
     func run(
         _ tasks: [TaskSubmission],
         timeout: Duration?
@@ -40,6 +40,18 @@ public protocol Broker: Sendable {
 
     /// Returns if the system answers.
     func ping(timeout: Duration?) async throws
+}
+
+extension Broker {
+    public func run(
+        _ tasks: [TaskSubmission],
+        timeout: Duration?
+    ) async throws -> [Result<TaskEnd, QTasksError>] {
+        let end = timeout.map { ContinuousClock.now + $0 }
+        try await add(tasks, timeout: timeout)
+        let left = end.map { max(.zero, $0 - ContinuousClock.now) }
+        return try await ends(of: tasks.map(\.id), timeout: left)
+    }
 }
 
 /// How a task ended.

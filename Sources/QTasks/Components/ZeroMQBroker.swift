@@ -21,6 +21,16 @@ public final class ZeroMQBroker: Broker {
         connection = ClientConnection(to: .endpoint(endpoint))
     }
 
+    /// The system in a home directory.
+    ///
+    /// With `waitForSystem` calls wait for a system that isn't running yet; else they fail at once
+    /// with ``QTasksError/Code/noSystem``.
+    ///
+    /// - Throws: ``QTasksError/Code/badHome`` where that can't be a home directory.
+    public init(home: String, waitForSystem: Bool = false) throws(QTasksError) {
+        connection = ClientConnection(to: try .home(home, waitForSystem: waitForSystem))
+    }
+
     public func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws {
         let request = ClientRequest.add(try EnvelopeBatch(tasks), wait: false)
         try Self.check(try await connection.call(request, timeout: timeout))
