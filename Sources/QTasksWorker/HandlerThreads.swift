@@ -23,7 +23,7 @@ package final class HandlerThreads: _Concurrency.TaskExecutor {
     nonisolated(unsafe) private let state: UnsafeMutablePointer<State>
     // POSIX lets any thread use these two; they stay put until the last reference is gone.
     nonisolated(unsafe) private let lock: UnsafeMutablePointer<pthread_mutex_t>
-    nonisolated(unsafe) private let wake: UnsafeMutablePointer<pthread_cond_t>
+    nonisolated(unsafe) private let wake: UnsafeMutablePointer<pthread_cond_t>  // likewise
 
     private let threadsMax: Int
 

@@ -5,12 +5,15 @@ import Testing
 
 @testable import AppendLog
 
+/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
+private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+
 /// A fresh folder, removed with everything in it when the value goes.
 final class TemporaryDirectory {
     let path: String
 
     init() throws {
-        var template = Array("/tmp/appendlog-XXXXXX".utf8CString)
+        var template = Array("\(temporaryParent)/appendlog-XXXXXX".utf8CString)
         let made = template.withUnsafeMutableBufferPointer { buffer in
             buffer.baseAddress.flatMap { mkdtemp($0) }.map { String(cString: $0) }
         }

@@ -9,6 +9,9 @@ import ZeroMQ
 
 @testable import QTasksClient
 
+/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
+private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+
 /// The Broker's end of a connection, on a thread of its own: greets, and does what the test says.
 final class FakeBroker: Sendable {
     /// What it received.
@@ -137,7 +140,7 @@ final class TemporaryFolder: Sendable {
     let path: String
 
     init() {
-        var template = Array("/tmp/qtasks-client-XXXXXX".utf8CString)
+        var template = Array("\(temporaryParent)/qtasks-client-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { preconditionFailure("no temporary folder") }
         path = template.withUnsafeBufferPointer { buffer in
             String(decoding: buffer.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)

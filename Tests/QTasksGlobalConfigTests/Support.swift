@@ -6,6 +6,9 @@ import QTasksModel
 import QTasksWire
 import ZeroMQ
 
+/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
+private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+
 /// A second of virtual time.
 let second: UInt64 = 1_000_000_000
 
@@ -103,7 +106,7 @@ final class Folder {
     let path: String
 
     init() {
-        var template = Array("/tmp/qtasks-config-XXXXXX".utf8CString)
+        var template = Array("\(temporaryParent)/qtasks-config-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { preconditionFailure("mkdtemp: errno \(errno)") }
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }

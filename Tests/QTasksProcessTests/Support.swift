@@ -5,12 +5,15 @@ import Testing
 
 @testable import QTasksProcess
 
+/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
+private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+
 /// A folder of the test's own, removed with everything in it when the test ends.
 final class TemporaryFolder {
     let path: String
 
     init() throws {
-        let template = strdup("/tmp/qtasks-process-XXXXXX")
+        let template = strdup("\(temporaryParent)/qtasks-process-XXXXXX")
         defer { free(template) }
         path = try String(cString: #require(template.flatMap { mkdtemp($0) }))
     }

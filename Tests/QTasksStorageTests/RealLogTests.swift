@@ -7,12 +7,15 @@ import QTasksStorage
 import QTasksWire
 import Testing
 
+/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
+private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+
 /// A fresh folder, gone with the value.
 final class TemporaryFolder {
     let path: String
 
     init() throws {
-        var template = Array("/tmp/qtasks-storage-XXXXXX".utf8CString)
+        var template = Array("\(temporaryParent)/qtasks-storage-XXXXXX".utf8CString)
         guard let path = mkdtemp(&template) else { throw POSIXFailure(code: errno) }
         self.path = String(cString: path)
     }

@@ -11,6 +11,9 @@ import ZeroMQ
 
 @testable import QTasksWorker
 
+/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
+private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+
 /// A real worker's loop on a thread of its own; the test has the Broker's and Storage's sockets.
 private struct RealWorker: ~Copyable {
     private static let limitNanoseconds: UInt64 = 20_000_000_000
@@ -26,7 +29,7 @@ private struct RealWorker: ~Copyable {
     private(set) var peer: RoutingID?
 
     init(_ handlers: [TaskHandler], slots: Int = 4) throws {
-        var template = Array("/tmp/worker-XXXXXX".utf8CString)
+        var template = Array("\(temporaryParent)/worker-XXXXXX".utf8CString)
         _ = try #require(mkdtemp(&template))
         let folder = String(
             decoding: template.dropLast().map { UInt8(bitPattern: $0) },

@@ -6,12 +6,15 @@ import Testing
 
 @testable import ZeroMQ
 
+/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
+private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+
 /// A fresh folder for ipc endpoints, removed with the value.
 final class TemporaryFolder {
     let path: String
 
     init() throws {
-        var template = Array("/tmp/zeromq-XXXXXX".utf8CString)
+        var template = Array("\(temporaryParent)/zeromq-XXXXXX".utf8CString)
         _ = try #require(mkdtemp(&template))
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }

@@ -161,7 +161,7 @@ extension QTasksError {
         }
         let why =
             record.isUnroutable
-            ? "no connected worker can run '\(record.name)'"
+            ? "no connected worker can run '\(record.name)'; it stays queued until one can"
             : "'\(record.name)' has not ended in time; its status is '\(record.status.rawValue)'"
         return QTasksError(
             .timeout,
