@@ -9,6 +9,10 @@ import Glibc
 /// Owns nothing: must not outlive the ``Socket`` it came from.
 public struct PollItem {
     let handle: UnsafeMutableRawPointer
+    /// Which socket it is; handles are used again.
+    let number: UInt64
+    /// Its `ZMQ_FD`.
+    let descriptor: Int32
     var events: Int16
 
     /// The same socket, watched for room to send as well.
@@ -16,7 +20,9 @@ public struct PollItem {
     /// A ROUTER always has room for somebody: this is for sockets with one peer, such as a PUSH
     /// that waits for it to come back.
     public var orWritable: PollItem {
-        PollItem(handle: handle, events: events | Int16(ZMQ_POLLOUT))
+        var item = self
+        item.events |= Int16(ZMQ_POLLOUT)
+        return item
     }
 }
 
@@ -51,13 +57,12 @@ public struct Ready {
 
 /// What the thread of a role waits on: sockets, descriptors, and one deadline, all in one call.
 ///
-/// Sockets go to `zmq_poll(3)`. Everything else is in one `epoll(7)` set of which `zmq_poll` sees
-/// the one descriptor, because its cost grows with their number and because it ends the process
-/// where there are more of them than the limit on open files (`RLIMIT_NOFILE`).
-///
-/// `ZMQ_FD` of a socket only tells that something changed; `zmq_poll` asks each socket for its
-/// state before it blocks, so a message that is already there is found at once, also one that an
-/// earlier turn left unread.
+/// Everything is in one `epoll(7)` set. For a socket that is its `ZMQ_FD`, which only tells that
+/// something changed, so each turn asks every socket for its state (`ZMQ_EVENTS`) before it sleeps,
+/// and those whose descriptor woke it again: a message that is already there is found at once, also
+/// one that was left unread in an earlier turn. `zmq_poll(3)` does the same, but asks every socket
+/// twice, and each asking costs two system calls; and it ends the process where there are more
+/// descriptors than the limit on open files (`RLIMIT_NOFILE`).
 ///
 /// Belongs to one thread. Keep a turn's result no longer than the turn, and turns allocate nothing.
 public struct PollLoop: ~Copyable {
@@ -66,11 +71,19 @@ public struct PollLoop: ~Copyable {
 
     private static let eventsMax = 64
     private static let timerToken = UInt64.max
+    /// The first socket's token; the others follow, by their place in `sockets`.
+    private static let socketTokens = UInt64.max - 1 << 20
 
     private let epoll: Int32
     private let timer: Int32
     private let events: UnsafeMutablePointer<epoll_event>
-    private let polled: UnsafeMutablePointer<zmq_pollitem_t>
+    /// Every socket that came by, in the set until it is closed.
+    ///
+    /// One that isn't in a turn's list wakes
+    /// the loop in vain at most.
+    private var sockets: [(number: UInt64, descriptor: Int32)] = []
+    /// The last turn's list, by places in `sockets`.
+    private var places: [Int] = []
     private var deadline: UInt64?
     private var tokens: [UInt64] = []
 
@@ -97,14 +110,12 @@ public struct PollLoop: ~Copyable {
         self.epoll = epoll
         self.timer = timer
         events = .allocate(capacity: Self.eventsMax)
-        polled = .allocate(capacity: Self.itemsMax + 1)
     }
 
     deinit {
         close(timer)
         close(epoll)
         events.deallocate()
-        polled.deallocate()
     }
 
     /// Reports `token` in each turn that finds the descriptor readable, hung up or failed.
@@ -114,11 +125,11 @@ public struct PollLoop: ~Copyable {
     ///
     /// - Parameters:
     ///   - descriptor: What `epoll(7)` can watch.
-    ///   - token: Any number but `UInt64.max`.
+    ///   - token: Any number but the last million that there are.
     /// - Throws: `EEXIST` where it is watched already, `EPERM` for a plain file. See
     ///   `epoll_ctl(2)`.
     public borrowing func watch(descriptor: Int32, token: UInt64) throws(ZeroMQError) {
-        precondition(token != Self.timerToken, "UInt64.max is the timer's own token")
+        precondition(token < Self.socketTokens, "the last tokens are the sockets' and the timer's")
         try Self.add(descriptor, as: token, to: epoll)
     }
 
@@ -166,65 +177,93 @@ public struct PollLoop: ~Copyable {
 
     private mutating func turn(
         _ items: [PollItem],
-        timeout: Int
+        timeout: Int32
     ) throws(ZeroMQError) -> Ready {
-        try pollSockets(items, timeout: timeout)
+        precondition(items.count <= Self.itemsMax, "a turn takes no more sockets than it has bits")
+        try watchSockets(items)
         tokens.removeAll(keepingCapacity: true)
-        let timerFired = polled[items.count].revents == 0 ? false : try collectEvents()
-        var ready = Ready(timerFired: timerFired, tokens: tokens)
-        for index in items.indices {
-            let found = Int32(polled[index].revents)
-            if found & ZMQ_POLLIN != 0 { ready.readable |= 1 << UInt64(index) }
-            if found & ZMQ_POLLOUT != 0 { ready.writable |= 1 << UInt64(index) }
-        }
+        var ready = Ready(tokens: [])
+        for index in items.indices { try ask(items[index], index, &ready) }
+        repeat {
+            let isFound = ready.readable | ready.writable != 0
+            let found = try sleep(isFound ? 0 : timeout)
+            for index in 0..<found {
+                let token = events[index].data.u64
+                if token == Self.timerToken {
+                    ready.timerFired = takeTimer()
+                } else if token >= Self.socketTokens {
+                    let place = Int(token - Self.socketTokens)
+                    if let item = places.firstIndex(of: place) {
+                        try ask(items[item], item, &ready)
+                    }
+                } else {
+                    tokens.append(token)
+                }
+            }
+            // a socket that only had to look after itself is no reason to wake anybody
+        } while timeout != 0 && ready.readable | ready.writable == 0 && !ready.timerFired
+            && tokens.isEmpty
+        ready.tokens = tokens
         return ready
     }
 
-    private func pollSockets(_ items: [PollItem], timeout: Int) throws(ZeroMQError) {
-        precondition(items.count <= Self.itemsMax, "a turn takes no more sockets than it has bits")
-        for (index, item) in items.enumerated() {
-            let polledItem = zmq_pollitem_t(
-                socket: item.handle,
-                fd: 0,
-                events: item.events,
-                revents: 0
-            )
-            (polled + index).initialize(to: polledItem)
-        }
-        let rest = zmq_pollitem_t(socket: nil, fd: epoll, events: Int16(ZMQ_POLLIN), revents: 0)
-        (polled + items.count).initialize(to: rest)
-        while zmq_poll(polled, Int32(items.count + 1), timeout) == -1 {
-            let code = zmq_errno()
-            // EINTR: a signal came first, and zmq_poll(3) leaves it to us to ask again.
-            guard code == EINTR else {
-                throw ZeroMQError(call: "zmq_poll", subject: nil, code: code)
-            }
-        }
-    }
-
-    /// Puts the ready descriptors' tokens where ``Ready/tokens`` comes from.
-    ///
-    /// Those that there is no room for are found again in the next turn.
-    ///
-    /// - Returns: Whether the timer is among them.
-    private mutating func collectEvents() throws(ZeroMQError) -> Bool {
-        var timerFired = false
+    /// Waits until something in the set is ready, or looks.
+    private func sleep(_ timeout: Int32) throws(ZeroMQError) -> Int {
         let found = try check("epoll_wait") {
             var found: Int32
             repeat {
-                found = epoll_wait(epoll, events, Int32(Self.eventsMax), 0)
+                // EINTR: a signal came first; its handler has written to what the loop watches
+                found = epoll_wait(epoll, events, Int32(Self.eventsMax), timeout)
             } while found == -1 && zmq_errno() == EINTR
             return found
         }
-        for index in 0..<Int(found) {
-            let token = events[index].data.u64
-            if token == Self.timerToken {
-                timerFired = takeTimer()
-            } else {
-                tokens.append(token)
+        return Int(found)
+    }
+
+    /// Asks one socket for its state, which also lets it do what its descriptor woke it for.
+    private func ask(
+        _ item: PollItem,
+        _ index: Int,
+        _ ready: inout Ready
+    ) throws(ZeroMQError) {
+        var state: Int32 = 0
+        var bytes = MemoryLayout<Int32>.size
+        while zmq_getsockopt(item.handle, ZMQ_EVENTS, &state, &bytes) == -1 {
+            let code = zmq_errno()
+            guard code == EINTR else {
+                throw ZeroMQError(call: "zmq_getsockopt", subject: "ZMQ_EVENTS", code: code)
             }
         }
-        return timerFired
+        let wanted = state & Int32(item.events)
+        if wanted & ZMQ_POLLIN != 0 { ready.readable |= 1 << UInt64(index) }
+        if wanted & ZMQ_POLLOUT != 0 { ready.writable |= 1 << UInt64(index) }
+    }
+
+    /// Sees to it that the sockets of this turn are in the set; costs nothing while they stay the same.
+    private mutating func watchSockets(_ items: [PollItem]) throws(ZeroMQError) {
+        let isSame =
+            items.count == places.count
+            && items.indices.allSatisfy { items[$0].number == sockets[places[$0]].number }
+        guard !isSame else { return }
+        places.removeAll(keepingCapacity: true)
+        for item in items { places.append(try place(of: item)) }
+    }
+
+    private mutating func place(of item: PollItem) throws(ZeroMQError) -> Int {
+        if let known = sockets.firstIndex(where: { $0.number == item.number }) { return known }
+        // who had this descriptor before is closed, and has left the set by that
+        let former = sockets.firstIndex { $0.descriptor == item.descriptor }
+        let place = former ?? sockets.count
+        let entry = (item.number, item.descriptor)
+        if former == nil { sockets.append(entry) } else { sockets[place] = entry }
+        var event = epoll_event()
+        // each change wakes once: before it sleeps, a turn has asked the socket for its state
+        event.events = EPOLLIN.rawValue | EPOLLET.rawValue
+        event.data.u64 = Self.socketTokens + UInt64(place)
+        try check("epoll_ctl", about: "descriptor \(item.descriptor)") {
+            epoll_ctl(epoll, EPOLL_CTL_ADD, item.descriptor, &event)
+        }
+        return place
     }
 
     private mutating func takeTimer() -> Bool {

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import CZeroMQ
+import Synchronization
 
 /// One end of a ZeroMQ pattern.
 ///
@@ -23,6 +24,10 @@ public struct Socket: ~Copyable {
     public let kind: Kind
 
     let handle: UnsafeMutableRawPointer
+
+    /// Told from every other socket's, also where libzmq uses a handle again.
+    private let number: UInt64
+    private static let numbers = Atomic<UInt64>(0)
     private let bindsOnly: Bool
     private let context: Context  // keeps the context alive: zmq_ctx_term waits for this socket
 
@@ -42,6 +47,7 @@ public struct Socket: ~Copyable {
         }
         self.kind = kind
         self.handle = handle
+        number = Self.numbers.add(1, ordering: .relaxed).newValue
         self.context = context
         bindsOnly = options.maxMessageBytes != nil
     }
@@ -122,6 +128,16 @@ public struct Socket: ~Copyable {
     ///
     /// Owns nothing: must not outlive the socket.
     public var pollItem: PollItem {
-        PollItem(handle: handle, events: Int16(ZMQ_POLLIN))
+        var descriptor: Int32 = -1
+        var bytes = MemoryLayout<Int32>.size
+        guard zmq_getsockopt(handle, ZMQ_FD, &descriptor, &bytes) == 0 else {
+            preconditionFailure("every socket has a ZMQ_FD")
+        }
+        return PollItem(
+            handle: handle,
+            number: number,
+            descriptor: descriptor,
+            events: Int16(ZMQ_POLLIN)
+        )
     }
 }

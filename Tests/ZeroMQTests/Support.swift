@@ -85,7 +85,7 @@ struct Patience: ~Copyable {
 extension PollLoop {
     /// Waits as ``wait(_:)`` does, but not for ever where the loop is broken.
     mutating func waitPatiently(_ items: [PollItem] = []) throws -> Ready {
-        let token = UInt64.max - 1
+        let token: UInt64 = 1 << 40
         let limit = timerfd_create(CLOCK_BOOTTIME, 0)
         defer { close(limit) }
         var time = itimerspec()
