@@ -55,11 +55,15 @@ struct GroupPiece: Sendable {
     let salt: UInt32
     /// Where in the buffer the group's header stands; `nil` before the first record.
     var groupStart: Int?
-    /// The last record in it.
+    /// The log's last sequence when it was closed.
     var lastSequence: UInt64 = 0
 
     var end: Int {
         offset + buffer.count
+    }
+
+    var endPosition: RecordPosition {
+        RecordPosition(segment: segment, offset: UInt32(end))
     }
 }
 
@@ -78,6 +82,10 @@ struct GroupAssembler {
     /// The end of the log, the open group included.
     private(set) var end: RecordPosition
     private(set) var nextSequence: UInt64
+    /// What the next segment's header says of the owner.
+    var stamp: UInt64 = 0
+    /// Segments begun since ``forgetBegun()``.
+    private(set) var begun: [SegmentInfo] = []
 
     /// Begins a new segment.
     init(
@@ -126,8 +134,11 @@ struct GroupAssembler {
     }
 
     /// Where a record of this size would begin and end, without placing it.
-    func place(payloadBytes: Int) -> (segment: UInt32, start: Int, end: Int) {
-        let size = RecordHeader.bytesOnDisk(payloadBytes: payloadBytes)
+    func place(
+        payloadBytes: Int,
+        isCarried: Bool = false
+    ) -> (segment: UInt32, start: Int, end: Int) {
+        let size = RecordHeader.bytesOnDisk(payloadBytes: payloadBytes, isCarried: isCarried)
         let header = pieces.last?.groupStart == nil ? GroupHeader.bytes : 0
         let start = Int(end.offset) + header
         if start + size <= segmentBytes { return (end.segment, start, start + size) }
@@ -136,13 +147,22 @@ struct GroupAssembler {
     }
 
     /// Puts one record at the end; `fill` writes the payload straight to its place.
+    ///
+    /// - Parameters:
+    ///   - kind: The owner's.
+    ///   - flags: The owner's.
+    ///   - payloadBytes: How many bytes `fill` writes.
+    ///   - carried: The sequence and the place of the record that this one stands for from now on; `nil`
+    ///     for a new record, which gets the next sequence.
+    ///   - fill: Writes the payload.
     mutating func append(
         kind: UInt8,
         flags: UInt8,
         payloadBytes: Int,
+        carried: (sequence: UInt64, source: RecordPosition)? = nil,
         fill: (UnsafeMutableRawBufferPointer) -> Void
     ) -> RecordPosition {
-        let place = place(payloadBytes: payloadBytes)
+        let place = place(payloadBytes: payloadBytes, isCarried: carried != nil)
         if place.segment != end.segment { begin(place.segment) }
         if pieces.isEmpty { open() }
         let last = pieces.count - 1
@@ -151,26 +171,24 @@ struct GroupAssembler {
             pieces[last].groupStart = buffer.count
             _ = buffer.extend(by: GroupHeader.bytes)
         }
-        let size = place.end - place.start
-        let target = buffer.extend(by: size)
-        target.store(UInt64(0), at: size - RecordHeader.alignment)  // the padding
-        let payload = UnsafeMutableRawBufferPointer(
-            start: target + RecordHeader.bytes,
-            count: payloadBytes
-        )
-        fill(payload)
-        let seed = salt ^ UInt32(place.start)
-        let header = RecordHeader(
+        var header = RecordHeader(
             kind: kind,
             flags: flags,
             payloadBytes: payloadBytes,
-            sequence: nextSequence,
-            payloadChecksum: UnsafeRawPointer(target + RecordHeader.bytes)
-                .crc32c(payloadBytes, seed: seed)
+            sequence: carried?.sequence ?? nextSequence,
+            payloadChecksum: 0,
+            source: carried?.source
         )
+        let size = place.end - place.start
+        let target = buffer.extend(by: size)
+        target.store(UInt64(0), at: size - RecordHeader.alignment)  // the padding
+        let payload = target + header.headerBytes
+        fill(UnsafeMutableRawBufferPointer(start: payload, count: payloadBytes))
+        let seed = salt ^ UInt32(place.start)
+        header.payloadChecksum = UnsafeRawPointer(payload).crc32c(payloadBytes, seed: seed)
         header.encode(to: target, seed: seed)
-        pieces[last].lastSequence = nextSequence
-        nextSequence += 1
+        if carried == nil { nextSequence += 1 }
+        pieces[last].lastSequence = nextSequence - 1
         end.offset = UInt32(place.end)
         return RecordPosition(segment: place.segment, offset: UInt32(place.start))
     }
@@ -197,6 +215,10 @@ struct GroupAssembler {
         pieces.first { $0.holds(position) }
     }
 
+    mutating func forgetBegun() {
+        begun = []
+    }
+
     /// Takes back the memory of a piece that is written.
     mutating func recycle(_ buffer: GroupBuffer) {
         if spare.count < 4, buffer.recycle() { spare.append(buffer) }
@@ -208,9 +230,11 @@ struct GroupAssembler {
             salt: newSalt(),
             incarnation: incarnation,
             firstSequence: nextSequence,
-            predecessor: end
+            predecessor: end,
+            stamp: stamp
         )
         end = RecordPosition(segment: segment, offset: 0)
+        begun.append(SegmentInfo(header))
         salt = header.salt
         open()
         header.encode(to: pieces[pieces.count - 1].buffer.extend(by: SegmentHeader.areaBytes))

@@ -9,7 +9,7 @@ import Synchronization
 /// Unchecked, because: `jobs` is only touched under `mutex`; everything else is constant or atomic.
 final class JobBoard: @unchecked Sendable {
     enum Role: Int, CaseIterable {
-        case write, sync, prepare
+        case write, sync, prepare, keep
     }
 
     let files: any LogFiles
@@ -18,11 +18,17 @@ final class JobBoard: @unchecked Sendable {
     /// So that an append, which takes no lock, learns of both at once.
     let hasFailed = Atomic<Bool>(false)
     let isShortOfSpace = Atomic<Bool>(false)
+    let isAtLimit = Atomic<Bool>(false)
 
-    private let onProgress: (@Sendable () -> Void)?
+    let onProgress: (@Sendable () -> Void)?
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     /// One for each role, and the last for whoever waits for the work to be done.
-    private let conditions = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 4)
+    private let conditions = UnsafeMutablePointer<pthread_cond_t>
+        .allocate(capacity: conditionCount)
+    private static let conditionCount = Role.allCases.count + 1
+    private var allDone: UnsafeMutablePointer<pthread_cond_t> {
+        conditions + Role.allCases.count
+    }
     private var jobs: LogJobs
     private var isEnded = false
 
@@ -39,11 +45,11 @@ final class JobBoard: @unchecked Sendable {
         self.metaFile = metaFile
         self.onProgress = onProgress
         pthread_mutex_init(mutex, nil)
-        for index in 0..<4 { pthread_cond_init(conditions + index, nil) }
+        for index in 0..<Self.conditionCount { pthread_cond_init(conditions + index, nil) }
     }
 
     deinit {
-        for index in 0..<4 { pthread_cond_destroy(conditions + index) }
+        for index in 0..<Self.conditionCount { pthread_cond_destroy(conditions + index) }
         pthread_mutex_destroy(mutex)
         conditions.deallocate()
         mutex.deallocate()
@@ -63,10 +69,9 @@ final class JobBoard: @unchecked Sendable {
         let result = body(&jobs)
         hasFailed.store(jobs.failure != nil, ordering: .releasing)
         isShortOfSpace.store(jobs.isShortOfSpace, ordering: .relaxed)
-        if jobs.canWrite { signal(.write) }
-        if jobs.canSync { signal(.sync) }
-        if jobs.canPrepare { signal(.prepare) }
-        pthread_cond_signal(conditions + 3)
+        isAtLimit.store(jobs.isAtLimit, ordering: .relaxed)
+        for role in Role.allCases where hasWork(role) { signal(role) }
+        pthread_cond_signal(allDone)
         return result
     }
 
@@ -75,7 +80,7 @@ final class JobBoard: @unchecked Sendable {
     /// For threads only.
     func waitUntilDurable() {
         pthread_mutex_lock(mutex)
-        while jobs.failure == nil, !jobs.isAllDurable { pthread_cond_wait(conditions + 3, mutex) }
+        while jobs.failure == nil, !jobs.isAllDurable { pthread_cond_wait(allDone, mutex) }
         pthread_mutex_unlock(mutex)
     }
 
@@ -105,6 +110,7 @@ final class JobBoard: @unchecked Sendable {
         case .write: runOneWrite()
         case .sync: runOneSync()
         case .prepare: runOnePreparation()
+        case .keep: runOneKeep()
         }
     }
 
@@ -117,6 +123,7 @@ final class JobBoard: @unchecked Sendable {
         case .write: jobs.canWrite
         case .sync: jobs.canSync
         case .prepare: jobs.canPrepare
+        case .keep: jobs.nextKeepJob != nil
         }
     }
 
@@ -199,8 +206,13 @@ extension JobBoard {
 
     private func runOnePreparation() -> Bool {
         guard let job = withJobs({ $0.nextPreparation() }) else { return false }
+        let wasShort = isShortOfSpace.load(ordering: .relaxed)
         var wasMade = false
         do throws(AppendLogError) {
+            let space = try files.space(of: directory)
+            guard look({ $0.quotaAdmits(job.to - job.from) }) else {
+                throw .system(call: "quota", path: directory, errno: EDQUOT)
+            }
             // A descriptor of its own: the kernel tells each one once of a failed write-back, so
             // the sync thread's still hears of what went wrong here.
             let handle = try files.open(path(job.segment), job.creates ? .createNew : .readWrite)
@@ -212,9 +224,11 @@ extension JobBoard {
             }
             try files.syncData(handle)
             if job.creates { try files.syncDirectory(directory) }
-            let wasShort = isShortOfSpace.load(ordering: .relaxed)
-            withJobs { $0.prepared(job) }
-            if wasShort { onProgress?() }
+            withJobs {
+                $0.prepared(job)
+                $0.measured(space)
+            }
+            if wasShort != isShortOfSpace.load(ordering: .relaxed) { onProgress?() }
         } catch {
             finish { error.isNoSpace ? $0.refused(job, wasMade: wasMade) : $0.fail(error) }
         }
@@ -235,7 +249,7 @@ extension LogFiles {
 
 // MARK: - Threads
 
-/// The three threads of a log, joined when it ends.
+/// The threads of a log, joined when it ends.
 struct LogThreads {
     private var threads: [pthread_t] = []
 

@@ -11,19 +11,24 @@ import Synchronization
 ///
 /// Not `Sendable`: it belongs to the thread that opened it.
 public final class Log {
-    private let board: JobBoard
-    private let options: LogOptions
+    let board: JobBoard
+    let options: LogOptions
     private let driver: LogDriver
     private let lockFile: LogFileHandle
     private var threads: LogThreads?
-    private var assembler: GroupAssembler
+    var assembler: GroupAssembler
     /// Submitted, and not known to be written.
     private var inFlight: [GroupPiece] = []
-    private var source: RecordSource
+    var source: RecordSource
     private var isClosed = false
+    var checkpointDraft: CheckpointDraft?
+    var compaction: CompactionProgress?
+
+    /// The log's segments, oldest first; the last one is being written.
+    public internal(set) var segments: [SegmentInfo]
 
     /// Counted up at every opening, and durable before
-    /// ``open(at:options:files:driver:onProgress:replay:)`` returns: never twice the same.
+    /// ``open(at:options:files:driver:onProgress:listener:)`` returns: never twice the same.
     public let incarnation: UInt32
 
     /// What opening found.
@@ -48,6 +53,7 @@ public final class Log {
         incarnation = outcome.meta.incarnation
         recovery = outcome.report
         assembler = outcome.assembler
+        segments = outcome.segments
         source = RecordSource(files: board.files, directory: board.directory)
         if driver == .threads { threads = try LogThreads(board) }
     }
@@ -57,7 +63,7 @@ public final class Log {
         if !isClosed { release() }
     }
 
-    /// Opens the store in `directory`, or makes one there, and replays every record.
+    /// Opens the store in `directory`, or makes one there, and replays what no checkpoint covers.
     ///
     /// When it returns, everything replayed is durable and so is the new incarnation. It blocks for
     /// as long as reading the store takes.
@@ -69,8 +75,7 @@ public final class Log {
     ///   - driver: Who carries out the work.
     ///   - onProgress: Called on the log's threads after a watermark, the space or the failure
     ///     changed. It must not call the log; ringing an eventfd is what it is for.
-    ///   - replay: Called for each record, each sequence once, in order; positions are those to
-    ///     read from later.
+    ///   - listener: Hears what is there.
     /// - Returns: The log, ready to be appended to.
     /// - Throws: And nothing may be served then. After
     ///   ``AppendLogError/system(call:path:errno:)`` opening can be tried again; every other error
@@ -81,7 +86,7 @@ public final class Log {
         files: any LogFiles = PosixFiles(),
         driver: LogDriver = .threads,
         onProgress: (@Sendable () -> Void)? = nil,
-        replay: (borrowing RecordView) -> Void
+        listener: LogListener
     ) throws(AppendLogError) -> Log {
         if try files.createDirectory(directory) { try files.syncDirectory(parent(of: directory)) }
         let fileSystem = try files.fileSystem(of: directory)
@@ -90,14 +95,20 @@ public final class Log {
         }
         let lockFile = try files.lock("\(directory)/\(LogFormat.lockName)")
         do throws(AppendLogError) {
-            var opening = LogOpening(files: files, directory: directory, options: options)
-            let outcome = try opening.run(replay)
+            var opening = LogOpening(
+                files: files,
+                directory: directory,
+                options: options,
+                listener: listener
+            )
+            let outcome = try opening.run()
             let jobs = LogJobs(
                 meta: outcome.meta,
                 end: outcome.assembler.end,
                 handle: outcome.handle,
                 filledEnd: outcome.filledEnd,
-                options: options
+                options: options,
+                keeping: outcome.keeping
             )
             let board = JobBoard(
                 jobs: jobs,
@@ -124,6 +135,27 @@ public final class Log {
             files.close(lockFile)
             throw error
         }
+    }
+
+    /// Opens a store whose owner makes no checkpoints; `replay` is shown every record.
+    ///
+    /// - Throws: As ``open(at:options:files:driver:onProgress:listener:)``.
+    public static func open(
+        at directory: String,
+        options: LogOptions = LogOptions(),
+        files: any LogFiles = PosixFiles(),
+        driver: LogDriver = .threads,
+        onProgress: (@Sendable () -> Void)? = nil,
+        replay: @escaping (borrowing RecordView) -> Void
+    ) throws(AppendLogError) -> Log {
+        try open(
+            at: directory,
+            options: options,
+            files: files,
+            driver: driver,
+            onProgress: onProgress,
+            listener: LogListener(replay: replay)
+        )
     }
 
     private static func parent(of directory: String) -> String {
@@ -160,7 +192,7 @@ extension Log {
             throw .payloadTooLarge(bytes: payloadBytes, limit: options.recordBytesMax)
         }
         if board.hasFailed.load(ordering: .acquiring), let failure { throw failure }
-        if board.isShortOfSpace.load(ordering: .relaxed) { try checkRoom(payloadBytes) }
+        if board.isAtLimit.load(ordering: .relaxed) { try checkRoom(payloadBytes) }
         let sequence = assembler.nextSequence
         let position = assembler.append(
             kind: kind,
@@ -168,7 +200,21 @@ extension Log {
             payloadBytes: payloadBytes,
             fill: fill
         )
+        noteBegunSegments()
         return (sequence, position)
+    }
+
+    func noteBegunSegments() {
+        guard !assembler.begun.isEmpty else { return }
+        for info in assembler.begun { segments.append(next: info) }
+        assembler.forgetBegun()
+    }
+
+    /// A number of the owner's, such as a time, that each segment's header keeps from when it is begun;
+    /// it only rises.
+    public var stamp: UInt64 {
+        get { assembler.stamp }
+        set { assembler.stamp = max(assembler.stamp, newValue) }
     }
 
     /// Appends a record whose payload is `payload`.
@@ -209,8 +255,8 @@ extension Log {
     ///   `false` it is only written; a later `submit(sync: true)`, also of nothing, covers it.
     public func submit(sync: Bool = true) {
         precondition(!isClosed, "nothing is appended to a closed log")
-        let marks = watermarks()
-        forgetWritten(marks.written)
+        let (marks, written) = board.look { ($0.marks, $0.writtenEnd) }
+        forgetWritten(written)
         let pieces = assembler.close(durableUpTo: marks.durable)
         inFlight += pieces
         let (end, last) = (assembler.end, lastSequence)
@@ -237,7 +283,7 @@ extension Log {
 
     /// Bytes appended whose write isn't known to be done: what a slow disk makes the process hold.
     public var pendingBytes: Int {
-        forgetWritten(watermarks().written)
+        forgetWritten(board.look { $0.writtenEnd })
         return inFlight.reduce(assembler.openBytes) { $0 + $1.buffer.count }
     }
 
@@ -264,8 +310,8 @@ extension Log {
         board.withJobs { $0.noteIdle() }
     }
 
-    private func forgetWritten(_ written: UInt64) {
-        let done = inFlight.prefix { $0.lastSequence <= written }
+    private func forgetWritten(_ written: RecordPosition) {
+        let done = inFlight.prefix { $0.endPosition <= written }
         for piece in done { assembler.recycle(piece.buffer) }
         inFlight.removeFirst(done.count)
     }
@@ -274,8 +320,9 @@ extension Log {
 // MARK: - Space
 
 extension Log {
-    /// `false` from when zero-filling met a full disk until it got through again: new work is
-    /// better refused then, while small records still fit into ``preparedBytesLeft``.
+    /// `false` while the disk is full, or as good as full by ``LogOptions/quotaBytes`` and
+    /// ``LogOptions/freeShare``: new work is better refused then. What becomes of the old still fits, at
+    /// the worst into ``preparedBytesLeft``.
     public var hasRoom: Bool {
         !board.isShortOfSpace.load(ordering: .relaxed)
     }
@@ -294,8 +341,8 @@ extension Log {
         board.withJobs { $0.retrySpace() }
     }
 
-    private func checkRoom(_ payloadBytes: Int) throws(AppendLogError) {
-        let place = assembler.place(payloadBytes: payloadBytes)
+    func checkRoom(_ payloadBytes: Int, isCarried: Bool = false) throws(AppendLogError) {
+        let place = assembler.place(payloadBytes: payloadBytes, isCarried: isCarried)
         let filled = board.look { $0.filledEnd(of: place.segment) }
         guard place.end <= filled else {
             throw .outOfSpace(bytes: payloadBytes, preparedBytesLeft: preparedBytesLeft)
@@ -316,7 +363,7 @@ extension Log {
         _ body: (borrowing RecordView) -> Result
     ) throws(AppendLogError) -> Result {
         if position.segment >= inFlight.first?.segment ?? assembler.end.segment {
-            forgetWritten(watermarks().written)
+            forgetWritten(board.look { $0.writtenEnd })
         }
         if let piece = inFlight.first(where: { $0.holds(position) })
             ?? assembler.piece(with: position)
@@ -362,6 +409,13 @@ extension Log {
     /// Only with ``LogDriver/manual``.
     public func runOnePreparation() -> Bool {
         runOne(.prepare)
+    }
+
+    /// Carries out one step of housekeeping.
+    ///
+    /// Only with ``LogDriver/manual``.
+    public func runOneKeep() -> Bool {
+        runOne(.keep)
     }
 
     private func runOne(_ role: JobBoard.Role) -> Bool {

@@ -30,6 +30,18 @@ public enum LogFileSystem: Hashable, Sendable {
     case network(String)
 }
 
+/// How much room a file system has, in bytes.
+public struct LogFileSystemSpace: Hashable, Sendable {
+    /// What this process may still use.
+    public var freeBytes: Int
+    public var totalBytes: Int
+
+    public init(freeBytes: Int, totalBytes: Int) {
+        self.freeBytes = freeBytes
+        self.totalBytes = totalBytes
+    }
+}
+
 /// A file's bytes, mapped read-only for as long as this object lives.
 public final class LogMapping {
     public let bytes: UnsafeRawBufferPointer
@@ -103,6 +115,9 @@ public protocol LogFiles: Sendable {
     func map(_ path: String) throws(AppendLogError) -> LogMapping
 
     func fileSystem(of directory: String) throws(AppendLogError) -> LogFileSystem
+
+    /// How much room there is where the directory lies, see statvfs(3).
+    func space(of directory: String) throws(AppendLogError) -> LogFileSystemSpace
 
     /// A random number for a new segment's checksums.
     func salt() -> UInt32

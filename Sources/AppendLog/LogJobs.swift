@@ -8,6 +8,9 @@
 ///                                    '--PreparationJob--> zeros ahead of the end
 /// ```
 ///
+/// Progress is kept as positions, since what compaction carries forward has no sequence of its own;
+/// the owner hears of sequences.
+///
 /// A value: it neither waits nor touches a file. At most one job of each sort is out at a time, so
 /// what arrives meanwhile goes into the next one.
 struct LogJobs {
@@ -54,22 +57,31 @@ struct LogJobs {
     private var queue: [GroupPiece] = []
     private var segments: [UInt32: Segment]
     private var dirty: [UInt32] = []
-    private var syncWanted: UInt64
-    private var metaWanted: UInt64?
+    private var syncWanted: RecordPosition
+    /// A page is to be written once everything up to here is durable.
+    private var metaAfter: RecordPosition?
+    /// What the log begins with once everything up to `after` is durable.
+    private var release: (segment: UInt32, sequence: UInt64, after: RecordPosition)?
     private var isWriting = false
     private var isSyncing = false
     private var preparing: UInt32?
     private var retriesSpace = false
     private var mayPrepare = true
-    private var durableEnd: RecordPosition
-    private var writtenEnd: RecordPosition
+    private(set) var durableEnd: RecordPosition
+    private(set) var writtenEnd: RecordPosition
 
     /// The end of everything submitted, and its last sequence.
     private var submittedEnd: RecordPosition
     private var submitted: UInt64
     private(set) var marks: Watermarks
     private(set) var meta: MetaPage
+    /// What the other page says.
+    private var formerMeta: MetaPage
+    private(set) var keeping: LogKeeping
+    /// New work is better refused: what room there is is for what becomes of the old.
     private(set) var isShortOfSpace = false
+    /// There is no room but what is prepared.
+    private(set) var isAtLimit = false
     private(set) var failure: AppendLogError?
 
     /// A log that has just been opened, everything in it durable.
@@ -78,14 +90,17 @@ struct LogJobs {
         end: RecordPosition,
         handle: LogFileHandle,
         filledEnd: Int,
-        options: LogOptions
+        options: LogOptions,
+        keeping: LogKeeping = LogKeeping()
     ) {
         self.options = options
         self.meta = meta
+        self.keeping = keeping
+        formerMeta = meta
         let last = meta.durableAtLeast
         marks = Watermarks(written: last, durable: last)
         submitted = last
-        syncWanted = last
+        syncWanted = end
         submittedEnd = end
         writtenEnd = end
         durableEnd = end
@@ -97,15 +112,16 @@ struct LogJobs {
                 filledEnd: filledEnd
             )
         ]
+        self.keeping.setSize(filledEnd, of: end.segment)
     }
 
     /// Every file still open for writing.
     var handles: [LogFileHandle] {
-        segments.values.compactMap(\.handle)
+        segments.values.compactMap(\.handle) + [keeping.openHandle].compactMap { $0 }
     }
 
     var isAllDurable: Bool {
-        marks.durable == submitted && queue.isEmpty
+        durableEnd == submittedEnd && queue.isEmpty
     }
 
     /// The first failure is final: nothing moves afterwards.
@@ -119,17 +135,18 @@ struct LogJobs {
         queue += pieces
         submittedEnd = end
         submitted = last
-        if sync { syncWanted = last }
+        if sync { syncWanted = end }
     }
 
     /// The owner is idle: makes all of it durable and has the lower bound written.
     mutating func noteIdle() {
-        syncWanted = submitted
-        if submitted > meta.durableAtLeast { metaWanted = submitted }
+        syncWanted = submittedEnd
+        if submittedEnd > meta.mark { metaAfter = submittedEnd }
     }
 
     mutating func retrySpace() {
-        retriesSpace = isShortOfSpace
+        retriesSpace = isAtLimit
+        if isShortOfSpace { keeping.measure() }
     }
 
     /// No zero-filling from here on.
@@ -182,6 +199,7 @@ extension LogJobs {
         )
         segment.filledEnd = max(segment.filledEnd, job.end)
         segments[first.segment] = segment
+        keeping.setSize(segment.filledEnd, of: first.segment)
         return job
     }
 
@@ -190,7 +208,7 @@ extension LogJobs {
         segments[job.segment]?.handle = handle
         segments[job.segment]?.isMade = true
         marks.written = job.lastSequence
-        writtenEnd = RecordPosition(segment: job.segment, offset: UInt32(job.end))
+        writtenEnd = job.pieces[job.pieces.count - 1].endPosition
         if dirty.last != job.segment { dirty.append(job.segment) }
     }
 
@@ -208,20 +226,18 @@ extension LogJobs {
     }
 
     private var isDataDue: Bool {
-        min(syncWanted, marks.written) > marks.durable
+        min(syncWanted, writtenEnd) > durableEnd
     }
 
     private var isMetaDue: Bool {
-        metaWanted.map { $0 <= marks.durable } ?? false
+        let after = [metaAfter, release?.after].compactMap { $0 }.min()
+        return after.map { $0 <= durableEnd } ?? false
     }
 
     mutating func nextSync() -> SyncJob? {
         guard canSync else { return nil }
         isSyncing = true
-        if isMetaDue {
-            metaWanted = nil
-            return .meta(nextMeta(isClean: false))
-        }
+        if isMetaDue { return .meta(takeMeta()) }
         let files = dirty.sorted().compactMap { segments[$0] }
         dirty = []
         return .data(
@@ -239,7 +255,11 @@ extension LogJobs {
         isSyncing = false
         switch job {
         case .meta(let page):
-            meta = page
+            // files go once neither page leads to them, so the other one has to follow
+            if page.firstSegment != meta.firstSegment || page.checkpoint != meta.checkpoint {
+                metaAfter = metaAfter ?? durableEnd
+            }
+            (formerMeta, meta) = (meta, page)
             return []
         case .data(_, let syncsDirectory, let upTo, let end):
             marks.durable = upTo
@@ -261,7 +281,22 @@ extension LogJobs {
         next.durableAtLeast = marks.durable
         next.mark = durableEnd
         next.isClean = isClean
+        if let release, release.after <= durableEnd {
+            next.firstSegment = release.segment
+            next.firstSequence = release.sequence
+        }
+        if let checkpoint = keeping.checkpoints.last {
+            next.checkpoint = checkpoint.number
+            next.checkpointSequence = checkpoint.startSequence
+        }
         return next
+    }
+
+    private mutating func takeMeta() -> MetaPage {
+        let page = nextMeta(isClean: false)
+        if let after = metaAfter, after <= durableEnd { metaAfter = nil }
+        if page.firstSegment == release?.segment { release = nil }
+        return page
     }
 
     /// Lets go of the segments that the log has grown past; a meta page then says so.
@@ -270,7 +305,7 @@ extension LogJobs {
             $0 < segment && !dirty.contains($0) && $0 != preparing
         }
         guard !past.isEmpty else { return [] }
-        metaWanted = marks.durable
+        metaAfter = max(metaAfter ?? durableEnd, durableEnd)
         return past.compactMap { segments.removeValue(forKey: $0)?.handle }
     }
 }
@@ -291,7 +326,7 @@ extension LogJobs {
 
     mutating func prepared(_ job: PreparationJob) {
         preparing = nil
-        isShortOfSpace = false
+        isAtLimit = false
         if job.creates {
             segments[job.segment] = Segment(
                 handle: nil,
@@ -302,13 +337,15 @@ extension LogJobs {
         } else {
             segments[job.segment]?.filledEnd = job.to
         }
+        keeping.setSize(job.to, of: job.segment)
     }
 
-    /// The disk had no room.
+    /// There was no room.
     ///
     /// `wasMade` says whether the file is there now all the same.
     mutating func refused(_ job: PreparationJob, wasMade: Bool) {
         preparing = nil
+        isAtLimit = true
         isShortOfSpace = true
         guard job.creates, wasMade else { return }
         segments[job.segment] = Segment(
@@ -320,7 +357,7 @@ extension LogJobs {
     }
 
     private var preparation: PreparationJob? {
-        guard failure == nil, mayPrepare, preparing == nil, !isShortOfSpace || retriesSpace,
+        guard failure == nil, mayPrepare, preparing == nil, !isAtLimit || retriesSpace,
             options.zeroFillAheadBytes > 0, let current = segments[submittedEnd.segment],
             current.isMade
         else { return nil }
@@ -353,5 +390,61 @@ extension LogJobs {
         let to = min(from + chunk, goal)
         guard from < to else { return nil }
         return PreparationJob(segment: index, creates: next == nil, from: from, to: to)
+    }
+}
+
+// MARK: - Room
+
+extension LogJobs {
+    /// Whether the quota lets this many more bytes in.
+    func quotaAdmits(_ bytes: Int) -> Bool {
+        options.quotaBytes.map { keeping.bytesUsed + bytes <= $0 } ?? true
+    }
+
+    /// How much room the file system has.
+    mutating func measured(_ space: LogFileSystemSpace) {
+        let reserve = Int(Double(space.totalBytes) * options.freeShare)
+        let fits = options.quotaBytes.map {
+            keeping.bytesUsed + options.zeroFillChunkBytes <= $0 - options.reserveBytes
+        }
+        isShortOfSpace = isAtLimit || space.freeBytes <= reserve || fits == false
+    }
+}
+
+// MARK: - Housekeeping
+
+extension LogJobs {
+    var nextKeepJob: LogKeeping.Job? {
+        guard failure == nil else { return nil }
+        return keeping.job(durableEnd: durableEnd, pages: [meta, formerMeta])
+    }
+
+    mutating func nextKeep() -> LogKeeping.Job? {
+        guard let job = nextKeepJob else { return nil }
+        keeping.begin(job)
+        return job
+    }
+
+    mutating func keep(_ change: (inout LogKeeping) -> Void) {
+        change(&keeping)
+    }
+
+    /// A checkpoint has its name: the meta pages are to say so.
+    mutating func published(_ checkpoint: Checkpoint) {
+        keeping.published(checkpoint)
+        metaAfter = max(metaAfter ?? durableEnd, durableEnd)
+    }
+
+    /// Files were removed: there may be room again.
+    mutating func removed(segments: [UInt32], checkpoints: [UInt32]) {
+        keeping.removed(segments: segments, checkpoints: checkpoints)
+        retriesSpace = isAtLimit
+    }
+
+    /// The log is to begin with `segment` once everything submitted so far is durable.
+    mutating func releaseSegments(before segment: UInt32, firstSequence: UInt64) {
+        keeping.doom(before: segment)
+        syncWanted = submittedEnd
+        release = (segment, firstSequence, submittedEnd)
     }
 }

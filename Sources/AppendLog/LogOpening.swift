@@ -2,14 +2,15 @@
 
 import Glibc
 
-/// Opens a store for writing: reads it all, tells tears from rot, and leaves the disk in a state
-/// from which the owner may serve.
+/// Opens a store for writing: reads the newest checkpoint and what follows it, tells tears from rot,
+/// and leaves the disk in a state from which the owner may serve.
 ///
 /// FileFormat.md tells the steps.
 struct LogOpening {
     let files: any LogFiles
     let directory: String
     let options: LogOptions
+    let listener: LogListener
     var report = RecoveryReport()
 
     private var meta = MetaPage()
@@ -19,6 +20,9 @@ struct LogOpening {
     /// The end of the last durable record: where the log is cut if the end was not clean.
     private var cut = RecordPosition(segment: 0, offset: 0)
     private var tail: Tail?
+    private var checkpoints: [CheckpointFile] = []
+    /// Where reading begins.
+    private var start = RecordPosition(segment: 0, offset: 0)
 
     /// What an opening ends with.
     struct Outcome {
@@ -28,6 +32,9 @@ struct LogOpening {
         var handle: LogFileHandle
         var filledEnd: Int
         var report: RecoveryReport
+        /// Every segment of the log, oldest first; the last one is the one that is written to.
+        var segments: [SegmentInfo]
+        var keeping: LogKeeping
     }
 
     /// The new segment that takes the log's unproven tail.
@@ -37,26 +44,34 @@ struct LogOpening {
         var written: [LogFileHandle] = []
     }
 
-    init(files: any LogFiles, directory: String, options: LogOptions) {
+    init(
+        files: any LogFiles,
+        directory: String,
+        options: LogOptions,
+        listener: LogListener
+    ) {
         self.files = files
         self.directory = directory
         self.options = options
+        self.listener = listener
     }
 
     /// Does it all.
     ///
     /// The writer's lock must be held.
-    mutating func run(
-        _ replay: (borrowing RecordView) -> Void
-    ) throws(AppendLogError) -> Outcome {
+    mutating func run() throws(AppendLogError) -> Outcome {
         let metaFile = try openMeta()
         do throws(AppendLogError) {
             try findSegments()
             report.wasClean = meta.isClean && !report.isNew
-            let continued = try readAll(replay)
-            let outcome = try settle(continued, metaFile)
-            removeLeftovers(outcome.meta)
-            return outcome
+            order = ReplayOrder(
+                durable: try durable(),
+                mark: meta.mark,
+                from: meta.firstSequence
+            )
+            try restore()
+            let continued = try readAll()
+            return try settle(continued, metaFile)
         } catch {
             files.close(metaFile)
             tail?.written.forEach(files.close)
@@ -124,7 +139,11 @@ struct LogOpening {
         }
         // Their names are needed again.
         for index in unused { try files.remove(path(index)) }
-        chain = SegmentChain(headers, incarnation: meta.incarnation)
+        chain = SegmentChain(
+            headers,
+            incarnation: meta.incarnation,
+            firstSegment: meta.firstSegment
+        )
     }
 
     private func isZero(_ segment: UInt32) throws(AppendLogError) -> Bool {
@@ -141,42 +160,79 @@ struct LogOpening {
         return meta.durableAtLeast
     }
 
-    /// Replays the chain.
+    /// Shows the owner the newest checkpoint that is whole and not ahead of the log.
+    ///
+    /// Without one, reading begins with the first segment: a checkpoint is a cache.
+    private mutating func restore() throws(AppendLogError) {
+        start = RecordPosition(segment: meta.firstSegment, offset: 0)
+        guard let restore = listener.restore else { return }
+        checkpoints = try files.checkpoints(in: directory).filter { isOfThisLog($0.checkpoint) }
+        for file in checkpoints where try file.isWhole() {
+            guard restore(.begin), try file.forEachBlock({ restore(.block($0)) }),
+                restore(.end)
+            else { continue }
+            let checkpoint = file.checkpoint
+            order = ReplayOrder(
+                durable: order.durable,
+                mark: meta.mark,
+                from: checkpoint.startSequence + 1
+            )
+            start = checkpoint.start
+            cut = checkpoint.start
+            report.checkpoint = checkpoint.number
+            return
+        }
+        if !checkpoints.isEmpty { _ = restore(.begin) }
+    }
+
+    /// Whether the log has what a checkpoint refers to, and what comes after it.
+    private func isOfThisLog(_ checkpoint: Checkpoint) -> Bool {
+        guard checkpoint.startSequence + 1 >= meta.firstSequence,
+            checkpoint.endSequence <= order.durable,
+            checkpoint.incarnation <= meta.incarnation, checkpoint.end <= meta.mark
+        else { return false }
+        return chain.links.contains {
+            $0.header.index == checkpoint.start.segment
+                && Int(checkpoint.start.offset) <= $0.limit
+        }
+    }
+
+    /// Replays the chain from `start` on.
     ///
     /// Gives the segment to go on in where the end was clean and is as it was left.
-    private mutating func readAll(
-        _ replay: (borrowing RecordView) -> Void
-    ) throws(AppendLogError) -> SegmentHeader? {
-        order = ReplayOrder(durable: try durable())
+    private mutating func readAll() throws(AppendLogError) -> SegmentHeader? {
         var isStopped = false
         var endsLoose = false
-        for link in chain.links {
+        for link in chain.links where link.header.index >= start.segment {
             let file = try SegmentBytes(path(link.header.index), files)
-            var scan = SegmentScan(file.bytes, salt: link.header.salt, limit: link.limit)
+            let isFirst = link.header.index == start.segment
+            var scan = SegmentScan(
+                file.bytes,
+                salt: link.header.salt,
+                limit: link.limit,
+                from: max(SegmentHeader.areaBytes, isFirst ? Int(start.offset) : 0)
+            )
             endsLoose = false
             var start = scan.offset
             while let item = scan.next() {
                 defer { start = scan.offset }
+                let position = RecordPosition(segment: link.header.index, offset: UInt32(start))
                 switch item {
                 case .record(let header, let offset, let isSound) where !isStopped:
                     let view = RecordView(
-                        sequence: header.sequence,
-                        kind: header.kind,
-                        flags: header.flags,
-                        position: RecordPosition(
-                            segment: link.header.index,
-                            offset: UInt32(offset)
-                        ),
+                        header,
+                        at: position,
                         payload: scan.payload(header, at: offset)
                     )
-                    isStopped = try !take(view, isSound: isSound, end: scan.offset, replay)
+                    isStopped = try !take(view, header, isSound: isSound, end: scan.offset)
                     endsLoose = false
-                case .damage:
+                case .damage(let range):
                     endsLoose = true
+                    if order.isDurable(position) { noteDamage(range, at: position) }
                 case .record, .group:
                     break
                 }
-                if isStopped || endsLoose && order.next > order.durable {
+                if isStopped || endsLoose && !order.isDurable(position) {
                     report.tornBytes += scan.offset - start
                 }
             }
@@ -190,6 +246,13 @@ struct LogOpening {
         return last
     }
 
+    /// A group's header alone holds nothing; what is longer may have been something carried forward,
+    /// which no gap in the sequence would tell.
+    private mutating func noteDamage(_ range: Range<Int>, at position: RecordPosition) {
+        guard range.count > GroupHeader.bytes else { return }
+        report.damaged.append(DamagedBytes(position: position, bytes: range.count))
+    }
+
     /// Whether the mark stands right behind the header: nothing was appended to this segment.
     private func isEmptySegment(_ header: SegmentHeader) -> Bool {
         meta.mark.offset == UInt32(SegmentHeader.areaBytes) && cut.segment != header.index
@@ -198,11 +261,13 @@ struct LogOpening {
     /// Shows one record to the owner, if it counts; `false` where the log ends before it.
     private mutating func take(
         _ view: borrowing RecordView,
+        _ header: RecordHeader,
         isSound: Bool,
-        end: Int,
-        _ replay: (borrowing RecordView) -> Void
+        end: Int
     ) throws(AppendLogError) -> Bool {
-        switch order.record(view.sequence, isSound: isSound) {
+        let wasDurable =
+            view.source == nil ? view.sequence <= order.durable : order.isDurable(view.position)
+        switch order.record(header, at: view.position, isSound: isSound) {
         case .ignore:
             return true
         case .stop(let lost):
@@ -210,13 +275,14 @@ struct LogOpening {
             return false
         case .lost(let lost):
             note(lost, at: view.position)
+            listener.damaged?(view)
         case .deliverAfterLoss(let lost):
             note(lost, at: cut.segment == 0 ? view.position : cut)
-            try deliver(view, replay)
+            try deliver(view, isDurable: wasDurable)
         case .deliver:
-            try deliver(view, replay)
+            try deliver(view, isDurable: wasDurable)
         }
-        if view.sequence <= order.durable {
+        if wasDurable {
             cut = RecordPosition(segment: view.position.segment, offset: UInt32(end))
         }
         return true
@@ -228,21 +294,12 @@ struct LogOpening {
 
     private mutating func deliver(
         _ view: borrowing RecordView,
-        _ replay: (borrowing RecordView) -> Void
+        isDurable: Bool
     ) throws(AppendLogError) {
         report.records += 1
-        guard view.sequence > order.durable else { return replay(view) }
+        guard !isDurable else { return listener.replay(view) }
         report.recordsRewritten += 1
-        let position = try rewrite(view)
-        replay(
-            RecordView(
-                sequence: view.sequence,
-                kind: view.kind,
-                flags: view.flags,
-                position: position,
-                payload: view.payload
-            )
-        )
+        try listener.replay(rewrite(view))
     }
 
     // MARK: The new segment
@@ -250,18 +307,27 @@ struct LogOpening {
     /// Appends a record that may only be in the page cache to the new segment.
     private mutating func rewrite(
         _ view: borrowing RecordView
-    ) throws(AppendLogError) -> RecordPosition {
+    ) throws(AppendLogError) -> RecordView {
         if tail == nil { try beginTail() }
         guard var tail else { preconditionFailure("a tail was just begun") }
-        let source = view.payload
+        let (sequence, payload) = (view.sequence, view.payload)
         let position = tail.assembler.append(
             kind: view.kind,
             flags: view.flags,
-            payloadBytes: source.count
-        ) { $0.copyMemory(from: source) }
+            payloadBytes: payload.count,
+            carried: view.source.map { (sequence, $0) }
+        ) { $0.copyMemory(from: payload) }
         self.tail = tail
         if tail.assembler.openBytes >= 1 << 20 { try flushTail() }
-        return position
+        var header = RecordHeader(
+            kind: view.kind,
+            flags: view.flags,
+            payloadBytes: payload.count,
+            sequence: sequence,
+            payloadChecksum: 0
+        )
+        header.source = view.source
+        return RecordView(header, at: position, payload: payload)
     }
 
     private mutating func beginTail() throws(AppendLogError) {
@@ -303,7 +369,7 @@ struct LogOpening {
     ) throws(AppendLogError) -> Outcome {
         let incarnation = meta.incarnation + 1
         let files = files
-        let assembler: GroupAssembler
+        var assembler: GroupAssembler
         let handle: LogFileHandle
         if let continued {
             assembler = GroupAssembler(
@@ -329,29 +395,65 @@ struct LogOpening {
         meta.isClean = false
         meta.durableAtLeast = assembler.nextSequence - 1
         meta.mark = assembler.end
+        let keeping = try keepers()
+        meta.checkpoint = keeping.checkpoints.last?.number ?? 0
+        meta.checkpointSequence = keeping.checkpoints.last?.startSequence ?? 0
         for _ in 0..<2 {
             meta.transaction += 1
             try files.writeMeta(meta, to: metaFile)
         }
+        let segments = segments(with: assembler)
+        assembler.forgetBegun()
         tail = nil
+        removeLeftovers(keeping, end: assembler.end.segment)
         return Outcome(
             meta: meta,
             metaFile: metaFile,
             assembler: assembler,
             handle: handle,
             filledEnd: max(try files.size(handle), Int(meta.mark.offset)),
-            report: report
+            report: report,
+            segments: segments,
+            keeping: keeping
         )
+    }
+
+    /// The segments of the log as it is now, the new ones included.
+    private func segments(with assembler: GroupAssembler) -> [SegmentInfo] {
+        let old = chain.links.map(\.header).filter { $0.index <= cut.segment || tail == nil }
+        var infos: [SegmentInfo] = []
+        for info in old.map({ SegmentInfo($0) }) + assembler.begun { infos.append(next: info) }
+        return infos
+    }
+
+    /// What is there, and what it takes up.
+    private func keepers() throws(AppendLogError) -> LogKeeping {
+        var sizes: [UInt32: Int] = [:]
+        for name in try files.list(directory) {
+            guard let index = LogFormat.segmentIndex(name) else { continue }
+            let file = try files.open(path(index), .read)
+            defer { files.close(file) }
+            sizes[index] = try files.size(file)
+        }
+        return LogKeeping(checkpoints: checkpoints.reversed().map(\.checkpoint), sizes: sizes)
     }
 
     /// Removes what no meta page leads to any more.
     ///
     /// Nothing goes while records are missing: repair may still find them.
-    private func removeLeftovers(_ meta: MetaPage) {
-        guard report.lost.isEmpty else { return }
-        let passed = chain.links.map(\.header.index).filter { $0 > cut.segment }
+    private func removeLeftovers(_ keeping: LogKeeping, end: UInt32) {
+        guard report.lost.isEmpty, report.damaged.isEmpty else { return }
+        let passed = chain.links.map(\.header.index).filter { $0 > cut.segment && $0 < end }
+        // one that stays is met again at the next opening
         for index in chain.superseded + passed where index != meta.mark.segment {
-            try? files.remove(path(index))  // one that stays is met again at the next opening
+            try? files.remove(path(index))
+        }
+        let kept = Set(keeping.checkpoints.map(\.number))
+        for name in (try? files.list(directory)) ?? [] {
+            let number = LogFormat.checkpointNumber(name)
+            let isUnfinished = name.hasPrefix("checkpoint-") && name.hasSuffix(LogFormat.unfinished)
+            guard isUnfinished || number.map({ !kept.contains($0) }) ?? false else { continue }
+            if isUnfinished || listener.restore != nil { try? files.remove("\(directory)/\(name)") }
         }
     }
 }

@@ -21,6 +21,16 @@ public struct LogOptions: Hashable, Sendable {
     /// How many bytes are filled and synced at a time.
     public var zeroFillChunkBytes: Int
 
+    /// What all files of the store may take up together, in bytes; `nil`: as much as the disk holds.
+    public var quotaBytes: Int?
+
+    /// How much of the quota is for what becomes of the records that are there: within it
+    /// ``Log/hasRoom`` is `false`, and appending goes on.
+    public var reserveBytes: Int
+
+    /// The share of the file system, from 0 to 1, that stays free in the same sense.
+    public var freeShare = 0.0
+
     /// - Precondition: A segment has room for the longest record, and is at most 2 GiB.
     public init(
         segmentBytes: Int = 64 << 20,
@@ -41,12 +51,14 @@ public struct LogOptions: Hashable, Sendable {
         self.recordBytesMax = recordBytesMax
         self.zeroFillAheadBytes = zeroFillAheadBytes
         self.zeroFillChunkBytes = zeroFillChunkBytes
+        reserveBytes = 2 * segmentBytes
     }
 }
 
 /// Who carries out the log's writes and syncs.
 public enum LogDriver: Hashable, Sendable {
-    /// Three threads: one writes, one syncs, one zero-fills ahead. Idle, they sleep.
+    /// Four threads: one writes, one syncs, one zero-fills ahead, one keeps house (checkpoints, what
+    /// compaction reads, removal). Idle, they sleep.
     case threads
     /// Nobody, until the owner calls ``Log/runOneWrite()`` and its like: for a deterministic
     /// simulator.

@@ -16,6 +16,24 @@ public final class LogReader {
         public var lastSequence: UInt64 = 0
         /// Durable records that are corrupt or gone.
         public var lost: [LostRecords] = []
+        /// Durable bytes that are no record any more.
+        public var damaged: [DamagedBytes] = []
+        /// Where the last record ends.
+        public var end = RecordPosition(segment: 0, offset: 0)
+
+        /// Whether something that was durable can't be read.
+        public var isDamaged: Bool {
+            !lost.isEmpty || !damaged.isEmpty
+        }
+
+        mutating func note(
+            _ range: Range<Int>,
+            _ position: RecordPosition,
+            _ order: ReplayOrder
+        ) {
+            guard range.count > GroupHeader.bytes, order.isDurable(position) else { return }
+            damaged.append(DamagedBytes(position: position, bytes: range.count))
+        }
     }
 
     private struct Segment {
@@ -24,6 +42,7 @@ public final class LogReader {
     }
 
     private let directory: String
+    private let files: any LogFiles
     private let segments: [Segment]
     private let meta: MetaPage
 
@@ -47,6 +66,7 @@ public final class LogReader {
     ///   ``AppendLogError/notAStore(path:)`` or ``AppendLogError/metaUnreadable(path:)``.
     public init(_ directory: String, files: any LogFiles = PosixFiles()) throws(AppendLogError) {
         self.directory = directory
+        self.files = files
         (meta, segments) = try Self.snapshot(directory, files)
         let proven = segments.reversed().lazy.compactMap {
             SegmentBytes.durableUpTo($0.mapping.bytes, $0.link)
@@ -54,52 +74,89 @@ public final class LogReader {
         durableAtLeast = max(meta.durableAtLeast, proven ?? 0)
     }
 
-    /// Shows every record in sequence order.
+    /// The log's segments, oldest first.
+    public var segmentInfos: [SegmentInfo] {
+        var infos: [SegmentInfo] = []
+        for segment in segments { infos.append(next: SegmentInfo(segment.link.header)) }
+        return infos
+    }
+
+    /// Where the newest meta page says that everything before it is on disk.
+    public var mark: RecordPosition {
+        meta.mark
+    }
+
+    /// The first sequence that the log still has as it was appended.
+    public var firstSequence: UInt64 {
+        meta.firstSequence
+    }
+
+    /// Shows every record in the order in which they lie.
     ///
+    /// What was appended comes in the order of its sequence; a record with a ``RecordView/source``
+    /// stands, from then on, for the one that was there.
+    ///
+    /// - Parameters:
+    ///   - start: Where a record begins, such as ``CheckpointInfo/start``; the oldest one unless told
+    ///     otherwise.
+    ///   - sequence: The last sequence before `start`.
+    ///   - damaged: Shown each record that was durable and is damaged: its header can be trusted, its
+    ///     payload can't.
+    ///   - body: Shown each record.
+    /// - Returns: What the pass found.
     /// - Throws: What `body` throws; the pass ends there.
     @discardableResult
     public func forEach<Failure: Error>(
+        from start: RecordPosition? = nil,
+        after sequence: UInt64? = nil,
+        damaged: ((borrowing RecordView) -> Void)? = nil,
         _ body: (borrowing RecordView) throws(Failure) -> Void
     ) throws(Failure) -> Report {
         var report = Report()
-        var order = ReplayOrder(durable: durableAtLeast)
-        var position = RecordPosition(segment: 0, offset: 0)
-        reading: for segment in segments {
+        var order = ReplayOrder(
+            durable: durableAtLeast,
+            mark: meta.mark,
+            from: sequence.map { $0 + 1 } ?? meta.firstSequence
+        )
+        var position = start ?? RecordPosition(segment: 0, offset: 0)
+        let first = position
+        reading: for segment in segments where segment.link.header.index >= first.segment {
+            let isFirst = segment.link.header.index == first.segment
             var scan = SegmentScan(
                 segment.mapping.bytes,
                 salt: segment.link.header.salt,
-                limit: segment.link.limit
+                limit: segment.link.limit,
+                from: max(SegmentHeader.areaBytes, isFirst ? Int(first.offset) : 0)
             )
-            while let item = scan.next() {
-                guard case .record(let header, let offset, let isSound) = item else { continue }
+            while true {
                 position = RecordPosition(
                     segment: segment.link.header.index,
-                    offset: UInt32(offset)
+                    offset: UInt32(scan.offset)
                 )
-                var lost: ClosedRange<UInt64>?
-                var shows = false
-                var isLast = false
-                switch order.record(header.sequence, isSound: isSound) {
-                case .deliver: shows = true
-                case .deliverAfterLoss(let missing): (lost, shows) = (missing, true)
-                case .lost(let missing): lost = missing
-                case .stop(let missing): (lost, isLast) = (missing, true)
+                guard let item = scan.next() else { break }
+                if case .damage(let range) = item { report.note(range, position, order) }
+                guard case .record(let header, let offset, let isSound) = item else { continue }
+                let view = RecordView(
+                    header,
+                    at: position,
+                    payload: scan.payload(header, at: offset)
+                )
+                let verdict = order.record(header, at: position, isSound: isSound)
+                if let lost = verdict.lost {
+                    report.lost.append(LostRecords(sequences: lost, position: position))
+                }
+                switch verdict {
+                case .deliver, .deliverAfterLoss:
+                    report.records += 1
+                    report.end = RecordPosition(
+                        segment: position.segment,
+                        offset: UInt32(scan.offset)
+                    )
+                    try body(view)
+                case .lost: damaged?(view)
+                case .stop: break reading
                 case .ignore: break
                 }
-                if let lost { report.lost.append(LostRecords(sequences: lost, position: position)) }
-                if shows {
-                    report.records += 1
-                    try body(
-                        RecordView(
-                            sequence: header.sequence,
-                            kind: header.kind,
-                            flags: header.flags,
-                            position: position,
-                            payload: scan.payload(header, at: offset)
-                        )
-                    )
-                }
-                if isLast { break reading }
             }
         }
         if let lost = order.finish() {
@@ -120,18 +177,18 @@ public final class LogReader {
         let start = Int(position.offset)
         let path = "\(directory)/\(LogFormat.segmentName(position.segment))"
         guard let segment = segments.first(where: { $0.link.header.index == position.segment }),
-            start + RecordHeader.bytes <= min(segment.mapping.bytes.count, segment.link.limit),
             let base = segment.mapping.bytes.baseAddress
         else { throw .corrupt(path: path, offset: start) }
         let seed = segment.link.header.salt ^ position.offset
-        guard let header = RecordHeader(base + start, seed: seed),
-            start + header.bytesOnDisk <= segment.mapping.bytes.count,
-            (base + start + RecordHeader.bytes).crc32c(header.payloadBytes, seed: seed)
+        let available = min(segment.mapping.bytes.count, segment.link.limit) - start
+        guard let header = RecordHeader(base + start, available: available, seed: seed),
+            header.bytesOnDisk <= available,
+            (base + start + header.headerBytes).crc32c(header.payloadBytes, seed: seed)
                 == header.payloadChecksum
         else { throw .corrupt(path: path, offset: start) }
         return body(
             UnsafeRawBufferPointer(
-                start: base + start + RecordHeader.bytes,
+                start: base + start + header.headerBytes,
                 count: header.payloadBytes
             )
         )
@@ -187,8 +244,46 @@ public final class LogReader {
             headers.append(header)
             mappings[index] = mapping
         }
-        return SegmentChain(headers, incarnation: meta.incarnation).links.compactMap { link in
+        let chain = SegmentChain(
+            headers,
+            incarnation: meta.incarnation,
+            firstSegment: meta.firstSegment
+        )
+        return chain.links.compactMap { link in
             mappings[link.header.index].map { Segment(link: link, mapping: $0) }
+        }
+    }
+}
+
+// MARK: - Checkpoints
+
+extension LogReader {
+    /// Whole-looking checkpoints that fit this log, newest first; whether each block is as it was
+    /// written shows in ``restore(_:_:)``.
+    public func checkpoints() throws(AppendLogError) -> [CheckpointInfo] {
+        try checkpointFiles().map { CheckpointInfo($0.checkpoint) }
+    }
+
+    /// Shows the blocks of a checkpoint.
+    ///
+    /// - Returns: Whether it was whole and `body` took all of it.
+    /// - Throws: Where it can't be read, such as `ENOENT` once a writer has removed it.
+    public func restore(
+        _ checkpoint: CheckpointInfo,
+        _ body: (CheckpointPart) -> Bool
+    ) throws(AppendLogError) -> Bool {
+        let path = "\(directory)/\(LogFormat.checkpointName(checkpoint.number))"
+        guard let file = try CheckpointFile(path, number: checkpoint.number, files),
+            try file.isWhole(), body(.begin)
+        else { return false }
+        return try file.forEachBlock { body(.block($0)) } && body(.end)
+    }
+
+    private func checkpointFiles() throws(AppendLogError) -> [CheckpointFile] {
+        try files.checkpoints(in: directory).filter { file in
+            file.checkpoint.end <= meta.mark && file.checkpoint.endSequence <= durableAtLeast
+                && file.checkpoint.startSequence + 1 >= meta.firstSequence
+                && segments.contains { $0.link.header.index == file.checkpoint.start.segment }
         }
     }
 }

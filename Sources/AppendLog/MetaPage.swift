@@ -15,9 +15,10 @@
 ///      36      4  mark: where it ends there
 ///      40      4  first segment
 ///      44      4  flags; bit 0: closed by its writer, so the mark is the end of the log
-///      48      8  checkpoint: its start sequence (0: none; none is written yet)
-///      56      8  checkpoint: its file number (0: none)
-///      64   4028  zero
+///      48      8  checkpoint: its start sequence
+///      56      8  checkpoint: its number, as in its name (0: none)
+///      64      8  sequence that the first segment begins with (0, before version 2: 1)
+///      72   4020  zero
 ///    4092      4  CRC-32C of bytes 0 to 4091
 /// ```
 ///
@@ -33,7 +34,9 @@ struct MetaPage: Hashable {
     var firstSegment: UInt32 = 1
     var isClean = false
     var checkpointSequence: UInt64 = 0
-    var checkpointFile: UInt64 = 0
+    var checkpoint: UInt32 = 0
+    /// The log's first sequence: those before it went with their segments.
+    var firstSequence: UInt64 = 1
 
     /// The place in the file of the page with this transaction.
     var offset: Int {
@@ -54,7 +57,8 @@ struct MetaPage: Hashable {
             target.store(firstSegment, at: 40)
             target.store(UInt32(isClean ? 1 : 0), at: 44)
             target.store(checkpointSequence, at: 48)
-            target.store(checkpointFile, at: 56)
+            target.store(UInt64(checkpoint), at: 56)
+            target.store(firstSequence, at: 64)
             target.store(UnsafeRawPointer(target).crc32c(Self.bytes - 4), at: Self.bytes - 4)
         }
         return page
@@ -81,7 +85,8 @@ extension MetaPage {
         meta.firstSegment = source.number(40)
         meta.isClean = source.number(44, as: UInt32.self) & 1 == 1
         meta.checkpointSequence = source.number(48)
-        meta.checkpointFile = source.number(56)
+        meta.checkpoint = UInt32(truncatingIfNeeded: source.number(56, as: UInt64.self))
+        meta.firstSequence = max(1, source.number(64))
         return meta
     }
 

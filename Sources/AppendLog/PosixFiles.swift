@@ -180,6 +180,16 @@ public struct PosixFiles: LogFiles {
         }
     }
 
+    public func space(of directory: String) throws(AppendLogError) -> LogFileSystemSpace {
+        var about = statvfs()
+        _ = try check("statvfs", directory) { Int(statvfs(directory, &about)) }
+        let unit = Int(clamping: about.f_frsize)
+        return LogFileSystemSpace(
+            freeBytes: Int(clamping: about.f_bavail) * unit,
+            totalBytes: Int(clamping: about.f_blocks) * unit
+        )
+    }
+
     /// The process id that the lock file names.
     private func holder(_ file: LogFileHandle) -> Int32? {
         var line = [UInt8](repeating: 0, count: 16)

@@ -42,8 +42,28 @@ public struct RecordView: ~Copyable {
     public let kind: UInt8
     public let flags: UInt8
     public let position: RecordPosition
+    /// Where the record stood that this one stands for, where compaction carried it forward.
+    ///
+    /// It has that one's sequence, and what its owner made of its payload.
+    public let source: RecordPosition?
     /// The payload's bytes, checked; the pointer dies with the call.
     public let payload: UnsafeRawBufferPointer
+
+    init(_ header: RecordHeader, at position: RecordPosition, payload: UnsafeRawBufferPointer) {
+        sequence = header.sequence
+        kind = header.kind
+        flags = header.flags
+        source = header.source
+        self.position = position
+        self.payload = payload
+    }
+}
+
+extension RecordView {
+    /// The bytes that it takes up on disk.
+    public var bytesOnDisk: Int {
+        RecordHeader.bytesOnDisk(payloadBytes: payload.count, isCarried: source != nil)
+    }
 }
 
 /// Records that were durable and can't be read any more: rot, not a tear.
@@ -55,6 +75,20 @@ public struct LostRecords: Hashable, Sendable {
     public init(sequences: ClosedRange<UInt64>, position: RecordPosition) {
         self.sequences = sequences
         self.position = position
+    }
+}
+
+/// Bytes that were durable and are no record any more.
+///
+/// Most likely they held something that compaction had carried forward: what is appended shows by a
+/// gap in the sequence, and is among the ``LostRecords``.
+public struct DamagedBytes: Hashable, Sendable {
+    public var position: RecordPosition
+    public var bytes: Int
+
+    public init(position: RecordPosition, bytes: Int) {
+        self.position = position
+        self.bytes = bytes
     }
 }
 
@@ -74,6 +108,15 @@ public struct RecoveryReport: Hashable, Sendable {
     ///
     /// They stay where they are; everything else is there.
     public var lost: [LostRecords] = []
+    /// Durable bytes that are no record any more, and may have held some.
+    public var damaged: [DamagedBytes] = []
+    /// The checkpoint that reading began with; `nil` where it began with the first segment.
+    public var checkpoint: UInt32?
+
+    /// Whether something that was durable can't be read.
+    public var isDamaged: Bool {
+        !lost.isEmpty || !damaged.isEmpty
+    }
 
     public init() {}
 }

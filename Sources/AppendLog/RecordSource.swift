@@ -33,8 +33,12 @@ struct RecordSource {
         if !buffer.recycle() { buffer = GroupBuffer(capacity: Self.firstReadBytes) }
         try load(Self.firstReadBytes, segment.handle, position)
         let seed = segment.salt ^ position.offset
-        guard buffer.count >= RecordHeader.bytes,
-            let header = RecordHeader(UnsafeRawPointer(buffer.base), seed: seed)
+        guard
+            let header = RecordHeader(
+                UnsafeRawPointer(buffer.base),
+                available: buffer.count,
+                seed: seed
+            )
         else { throw .corrupt(path: path, offset: Int(position.offset)) }
         if header.bytesOnDisk > buffer.count {
             try load(header.bytesOnDisk - buffer.count, segment.handle, position)
@@ -57,6 +61,14 @@ struct RecordSource {
         )
     }
 
+    /// Lets go of segments that are about to be removed, so that their blocks come back.
+    mutating func close(before first: UInt32) {
+        for (index, segment) in segments where index < first {
+            files.close(segment.handle)
+            segments[index] = nil
+        }
+    }
+
     mutating func close() {
         for segment in segments.values { files.close(segment.handle) }
         segments = [:]
@@ -68,20 +80,15 @@ struct RecordSource {
         _ position: RecordPosition,
         _ body: (borrowing RecordView) -> Result
     ) throws(AppendLogError) -> Result {
-        guard bytes.count >= RecordHeader.bytes, let base = bytes.baseAddress,
-            let header = RecordHeader(base, seed: seed), header.bytesOnDisk <= bytes.count,
-            (base + RecordHeader.bytes).crc32c(header.payloadBytes, seed: seed)
+        guard let base = bytes.baseAddress,
+            let header = RecordHeader(base, available: bytes.count, seed: seed),
+            header.bytesOnDisk <= bytes.count,
+            (base + header.headerBytes).crc32c(header.payloadBytes, seed: seed)
                 == header.payloadChecksum
         else { throw .corrupt(path: path(position), offset: Int(position.offset)) }
-        let payload = bytes[RecordHeader.bytes..<RecordHeader.bytes + header.payloadBytes]
+        let payload = bytes[header.headerBytes..<header.headerBytes + header.payloadBytes]
         return body(
-            RecordView(
-                sequence: header.sequence,
-                kind: header.kind,
-                flags: header.flags,
-                position: position,
-                payload: UnsafeRawBufferPointer(rebasing: payload)
-            )
+            RecordView(header, at: position, payload: UnsafeRawBufferPointer(rebasing: payload))
         )
     }
 

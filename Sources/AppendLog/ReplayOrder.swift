@@ -25,15 +25,44 @@ struct ReplayOrder {
     /// Every record up to here was durable, as the meta page or any group header says.
     let durable: UInt64
 
+    /// Everything before this place was durable, as the meta page says.
+    let mark: RecordPosition
+
     /// The sequence that comes next.
     private(set) var next: UInt64
 
-    init(durable: UInt64, from next: UInt64 = 1) {
+    init(
+        durable: UInt64,
+        mark: RecordPosition = RecordPosition(segment: 0, offset: 0),
+        from next: UInt64 = 1
+    ) {
         self.durable = durable
+        self.mark = mark
         self.next = next
     }
 
-    /// A record with a whole header.
+    /// Whether what stands at this place, which is read next, was durable: a later record is, or the
+    /// mark is behind it.
+    func isDurable(_ position: RecordPosition) -> Bool {
+        next <= durable || position < mark
+    }
+
+    /// A record with a readable header.
+    ///
+    /// What compaction carried forward has no place of its own in the sequence: its place in the log
+    /// tells whether it was durable.
+    mutating func record(
+        _ header: RecordHeader,
+        at position: RecordPosition,
+        isSound: Bool
+    ) -> Verdict {
+        guard header.source != nil else { return record(header.sequence, isSound: isSound) }
+        if isSound { return .deliver }
+        guard isDurable(position) else { return .stop(lost: finish()) }
+        return .lost(header.sequence...header.sequence)
+    }
+
+    /// A record that was appended itself.
     mutating func record(_ sequence: UInt64, isSound: Bool) -> Verdict {
         guard sequence >= next else { return .ignore }
         let lastMissing = isSound ? sequence - 1 : sequence
@@ -52,5 +81,16 @@ struct ReplayOrder {
         guard next <= durable else { return nil }
         defer { next = durable + 1 }
         return next...durable
+    }
+}
+
+extension ReplayOrder.Verdict {
+    /// What was durable and is missing.
+    var lost: ClosedRange<UInt64>? {
+        switch self {
+        case .deliverAfterLoss(let lost), .lost(let lost): lost
+        case .stop(let lost): lost
+        case .deliver, .ignore: nil
+        }
     }
 }

@@ -21,11 +21,14 @@ struct SegmentChain {
     ///   - headers: Those that could be read, in any order.
     ///   - incarnation: The newest meta page's. Segments of a later one are remains of an opening
     ///     that did not get far enough to serve anything.
-    init(_ headers: [SegmentHeader], incarnation: UInt32) {
+    ///   - firstSegment: The newest meta page's. What is alive in older ones was carried forward.
+    init(_ headers: [SegmentHeader], incarnation: UInt32, firstSegment: UInt32 = 1) {
         let sorted = headers.sorted { $0.index > $1.index }
         var wanted: RecordPosition?
         for header in sorted {
-            guard header.incarnation <= incarnation, isPart(header.index, of: wanted) else {
+            guard header.incarnation <= incarnation, header.index >= firstSegment,
+                isPart(header.index, of: wanted)
+            else {
                 superseded.append(header.index)
                 continue
             }

@@ -14,7 +14,8 @@
 ///      24      8  sequence of its first record
 ///      32      4  number of the segment before it, 0 for none
 ///      36      4  where that one ends: what lies behind is not part of the log
-///      40     20  zero
+///      40      8  stamp, the owner's: not less than that of the segment before
+///      48     12  zero
 ///      60      4  CRC-32C of bytes 0 to 59
 /// ```
 ///
@@ -33,6 +34,8 @@ struct SegmentHeader: Hashable {
     var firstSequence: UInt64
     /// Where the log before this segment ends; segment 0 means that there is none.
     var predecessor: RecordPosition
+    /// What the owner said last before the segment was begun, such as a time.
+    var stamp: UInt64 = 0
 
     /// Writes the whole area of 1024 bytes.
     func encode(to target: UnsafeMutableRawPointer) {
@@ -46,6 +49,7 @@ struct SegmentHeader: Hashable {
             copy.store(firstSequence, at: 24)
             copy.store(predecessor.segment, at: 32)
             copy.store(predecessor.offset, at: 36)
+            copy.store(stamp, at: 40)
             copy.store(UnsafeRawPointer(copy).crc32c(60), at: 60)
         }
     }
@@ -69,7 +73,8 @@ extension SegmentHeader {
                 salt: copy.number(16),
                 incarnation: copy.number(20),
                 firstSequence: copy.number(24),
-                predecessor: RecordPosition(segment: copy.number(32), offset: copy.number(36))
+                predecessor: RecordPosition(segment: copy.number(32), offset: copy.number(36)),
+                stamp: copy.number(40)
             )
         }
         return nil
@@ -79,20 +84,40 @@ extension SegmentHeader {
 /// What the files of a store have in common.
 enum LogFormat {
     /// Counted up with any change to a byte on disk.
-    static let version: UInt32 = 1
+    static let version: UInt32 = 2
 
     static let metaName = "meta"
     static let lockName = "lock"
 
     static func segmentName(_ index: UInt32) -> String {
-        let digits = String(index)
-        return "segment-" + String(repeating: "0", count: 10 - digits.count) + digits
+        "segment-" + digits(index)
     }
 
     /// The number in a segment's name; `nil` where the name is another file's.
     static func segmentIndex(_ name: String) -> UInt32? {
-        guard name.utf8.count == 18, name.hasPrefix("segment-") else { return nil }
-        return UInt32(name.dropFirst(8))
+        number(in: name, after: "segment-")
+    }
+
+    static func checkpointName(_ number: UInt32) -> String {
+        "checkpoint-" + digits(number)
+    }
+
+    /// The number in a checkpoint's name; `nil` where the name is another file's.
+    static func checkpointNumber(_ name: String) -> UInt32? {
+        number(in: name, after: "checkpoint-")
+    }
+
+    /// Behind the name of a file that isn't complete yet.
+    static let unfinished = ".new"
+
+    private static func digits(_ number: UInt32) -> String {
+        let digits = String(number)
+        return String(repeating: "0", count: 10 - digits.count) + digits
+    }
+
+    private static func number(in name: String, after prefix: String) -> UInt32? {
+        guard name.utf8.count == prefix.utf8.count + 10, name.hasPrefix(prefix) else { return nil }
+        return UInt32(name.dropFirst(prefix.count))
     }
 
     static func check(_ version: UInt32, path: String) throws(AppendLogError) {

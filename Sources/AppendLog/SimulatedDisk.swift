@@ -277,6 +277,15 @@ extension SimulatedDisk {
         .ordinary
     }
 
+    package func space(of directory: String) throws(AppendLogError) -> LogFileSystemSpace {
+        state.withLock {
+            LogFileSystemSpace(
+                freeBytes: max(0, $0.capacity - $0.bytesUsed),
+                totalBytes: $0.capacity
+            )
+        }
+    }
+
     package func salt() -> UInt32 {
         state.withLock { UInt32.random(in: 1...UInt32.max, using: &$0.chance) }
     }

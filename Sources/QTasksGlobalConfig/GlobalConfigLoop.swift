@@ -117,6 +117,7 @@ package struct GlobalConfigLoop: ~Copyable {
         restoring state: inout ConfigState
     ) throws(GlobalConfigError) -> Log {
         var unreadable: WireError?
+        var restored = state
         do {
             let log = try Log.open(
                 at: directory,
@@ -127,13 +128,14 @@ package struct GlobalConfigLoop: ~Copyable {
                         guard record.kind == ConfigRecord.kind else {
                             throw .invalid(field: "kind")
                         }
-                        state.restore(try ConfigRecord(from: record.payload))
+                        restored.restore(try ConfigRecord(from: record.payload))
                     } catch {
                         unreadable = unreadable ?? error
                     }
                 }
             )
             if let unreadable { throw GlobalConfigError.unreadable(directory, unreadable) }
+            state = restored
             return log
         } catch {
             throw GlobalConfigError(error)

@@ -96,7 +96,7 @@ final class SimulatedStorage: SimulatedProcess {
                 do {
                     try state.replay(kind: record.kind, payload: record.payload, at: place)
                 } catch {
-                    world.checker.fail("record \(record.sequence) can't be read back: \(error)")
+                    self.world.checker.fail("record \(record.sequence) can't be read back: \(error)")
                 }
             }
             self.log = AuditedLog(log, by: self)

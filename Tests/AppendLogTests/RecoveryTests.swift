@@ -155,7 +155,7 @@ struct `Opening a damaged store` {
             let size = name == metaPath ? 4096 : 64
             let step = name == metaPath ? 4096 : 512
             for start in [0, step] {
-                bytes[start + 8] = 2
+                bytes[start + 8] = UInt8(LogFormat.version + 1)
                 var page = Array(bytes[start..<start + size])
                 page.withUnsafeMutableBytes {
                     guard let base = $0.baseAddress else { return }
@@ -164,10 +164,15 @@ struct `Opening a damaged store` {
                 bytes.replaceSubrange(start..<start + size, with: page)
             }
             copy.setContents(of: name, to: bytes)
-            let error = AppendLogError.newerFormat(path: name, version: 2, supported: 1)
+            let error = AppendLogError.newerFormat(
+                path: name,
+                version: LogFormat.version + 1,
+                supported: LogFormat.version
+            )
             #expect(throws: error) { try Opened(copy, .plain) }
             #expect(throws: error) { try LogReader(Opened.directory, files: copy) }
-            #expect(copy.contents(of: name) == bytes)
+            let isUnchanged = copy.contents(of: name) == bytes
+            #expect(isUnchanged)
         }
     }
 

@@ -1,0 +1,95 @@
+// Part of QTasks. License: see LICENSE.
+
+import Synchronization
+
+/// Carries out the log's housekeeping, on a thread that nothing waits for.
+extension JobBoard {
+    func runOneKeep() -> Bool {
+        guard let job = withJobs({ $0.nextKeep() }) else { return false }
+        do throws(AppendLogError) {
+            switch job {
+            case .write(let number, let handle, let buffer, let offset):
+                try writeCheckpoint(number, handle, buffer, offset)
+            case .publish(let checkpoint, let handle): try publish(checkpoint, handle)
+            case .abandon(let number, let handle):
+                if let handle { files.close(handle) }
+                try? files.remove(unfinishedPath(number))
+                withJobs { $0.keep { $0.abandoned() } }
+                onProgress?()
+            case .read(let read):
+                let batch = try CompactionBatch(read, path: path(read.segment), files)
+                withJobs { $0.keep { $0.wasRead(batch) } }
+                onProgress?()
+            case .remove(let segments, let checkpoints): remove(segments, checkpoints)
+            case .measure: try measure()
+            }
+        } catch {
+            withJobs { $0.fail(error) }
+            onProgress?()
+        }
+        return true
+    }
+
+    private func writeCheckpoint(
+        _ number: UInt32,
+        _ handle: LogFileHandle?,
+        _ buffer: GroupBuffer,
+        _ offset: Int
+    ) throws(AppendLogError) {
+        var opened = handle
+        do throws(AppendLogError) {
+            let file =
+                if let handle { handle } else {
+                    try files.open(unfinishedPath(number), .create)
+                }
+            opened = file
+            try files.write(file, [buffer.bytes], at: offset)
+            withJobs { $0.keep { $0.wrote(buffer, at: offset, with: file) } }
+            onProgress?()
+        } catch {
+            // a checkpoint is a cache: without room there is none, and nothing is lost by it
+            guard error.isNoSpace else {
+                if handle == nil, let opened { files.close(opened) }
+                throw error
+            }
+            withJobs { $0.keep { $0.checkpointFailed(error, handle: opened) } }
+        }
+    }
+
+    private func publish(
+        _ checkpoint: Checkpoint,
+        _ handle: LogFileHandle
+    ) throws(AppendLogError) {
+        let name = "\(directory)/\(LogFormat.checkpointName(checkpoint.number))"
+        try files.syncData(handle)
+        try files.rename(unfinishedPath(checkpoint.number), to: name)
+        try files.syncDirectory(directory)
+        files.close(handle)
+        withJobs { $0.published(checkpoint) }
+        onProgress?()
+    }
+
+    private func remove(_ segments: [UInt32], _ checkpoints: [UInt32]) {
+        // one that stays is met again at the next opening
+        for segment in segments { try? files.remove(path(segment)) }
+        for number in checkpoints {
+            try? files.remove("\(directory)/\(LogFormat.checkpointName(number))")
+        }
+        withJobs { $0.removed(segments: segments, checkpoints: checkpoints) }
+        onProgress?()
+    }
+
+    private func measure() throws(AppendLogError) {
+        let wasShort = isShortOfSpace.load(ordering: .relaxed)
+        let space = try files.space(of: directory)
+        withJobs {
+            $0.keep { $0.measured() }
+            $0.measured(space)
+        }
+        if wasShort != isShortOfSpace.load(ordering: .relaxed) { onProgress?() }
+    }
+
+    private func unfinishedPath(_ number: UInt32) -> String {
+        "\(directory)/\(LogFormat.checkpointName(number))\(LogFormat.unfinished)"
+    }
+}

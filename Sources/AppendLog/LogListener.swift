@@ -1,0 +1,29 @@
+// Part of QTasks. License: see LICENSE.
+
+/// What the owner of a log hears while it is opened, on the thread that opens it.
+public struct LogListener {
+    /// Called for each record that no checkpoint covers, in the order in which they lie; positions are
+    /// those to read from later.
+    ///
+    /// A record with a ``RecordView/source`` stands for the one that was there, from then on.
+    public var replay: (borrowing RecordView) -> Void
+
+    /// Called with the parts of a checkpoint, before any record; `nil`: the owner makes none.
+    ///
+    /// `false` says that the owner can't use it: the next older one is tried, or none.
+    public var restore: ((CheckpointPart) -> Bool)?
+
+    /// Called for each record that was durable and is damaged: its header can be trusted, its payload
+    /// can't.
+    public var damaged: ((borrowing RecordView) -> Void)?
+
+    public init(
+        restore: ((CheckpointPart) -> Bool)? = nil,
+        damaged: ((borrowing RecordView) -> Void)? = nil,
+        replay: @escaping (borrowing RecordView) -> Void
+    ) {
+        self.replay = replay
+        self.restore = restore
+        self.damaged = damaged
+    }
+}
