@@ -155,6 +155,7 @@ struct GroupAssembler {
     ///   - carried: The sequence and the place of the record that this one stands for from now on; `nil`
     ///     for a new record, which gets the next sequence.
     ///   - fill: Writes the payload.
+    /// - Returns: Where the record begins.
     mutating func append(
         kind: UInt8,
         flags: UInt8,

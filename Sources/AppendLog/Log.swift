@@ -320,9 +320,11 @@ extension Log {
 // MARK: - Space
 
 extension Log {
+    /// Whether new work is welcome.
+    ///
     /// `false` while the disk is full, or as good as full by ``LogOptions/quotaBytes`` and
-    /// ``LogOptions/freeShare``: new work is better refused then. What becomes of the old still fits, at
-    /// the worst into ``preparedBytesLeft``.
+    /// ``LogOptions/freeShare``. What becomes of the old still fits, at the worst into
+    /// ``preparedBytesLeft``.
     public var hasRoom: Bool {
         !board.isShortOfSpace.load(ordering: .relaxed)
     }

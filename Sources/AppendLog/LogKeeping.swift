@@ -85,6 +85,7 @@ extension LogKeeping {
     ///   - durableEnd: A checkpoint is given its name once everything it speaks of is on disk: an index
     ///     ahead of its log lies.
     ///   - pages: The two meta pages; what either names is not removed.
+    /// - Returns: `nil` where there is nothing to do, or nothing yet.
     func job(durableEnd: RecordPosition, pages: [MetaPage]) -> Job? {
         guard !isBusy else { return nil }
         if let job = removal(pages) { return job }
