@@ -217,7 +217,12 @@ extension BrokerState {
         }
         if !isDelayed, let worker = workerForNewTask(in: lane) {
             pending.lease = reserve(
-                QueuedTask(priority: envelope.priority, sequence: 0, id: envelope.id),
+                // its place is known once it is added
+                QueuedTask(
+                    QueuedPlace(sequence: 0, handle: .max),
+                    priority: envelope.priority
+                ),
+                id: envelope.id,
                 isSuspect: false,
                 lane: lane,
                 for: worker

@@ -53,6 +53,7 @@ extension BrokerState {
     /// Takes a lease's number and the worker's credit for it.
     mutating func reserve(
         _ task: QueuedTask,
+        id: TaskID?,
         isSuspect: Bool,
         lane: Lanes.Number,
         for worker: Roster.Number
@@ -64,6 +65,7 @@ extension BrokerState {
         lanes.addLeased(1, to: lane)
         leases[lease] = LeaseEntry(
             task: task,
+            id: id,
             isSuspect: isSuspect,
             lane: lane,
             worker: roster[worker].id,
@@ -114,13 +116,13 @@ extension BrokerState {
         lane: Lanes.Number,
         to worker: Roster.Number
     ) {
-        let lease = reserve(task, isSuspect: isSuspect, lane: lane, for: worker)
+        let lease = reserve(task, id: nil, isSuspect: isSuspect, lane: lane, for: worker)
         let number = takeNumber()
         storageLeases[number] = lease
         propose(
             .lease(
                 number: number,
-                id: task.id,
+                place: task.place,
                 lease: lease,
                 worker: roster[worker].id,
                 synced: isSuspect
@@ -167,9 +169,12 @@ extension BrokerState {
     mutating func granted(
         _ lease: Lease,
         _ task: LeasedTask,
+        id: TaskID,
         envelope: UnsafeRawBufferPointer
     ) {
         guard var entry = leases[lease] else { return }
+        entry.id = id
+        leases[lease] = entry
         guard let worker = roster.number(of: entry.worker), roster[worker].session != nil,
             roster[worker].sessionNumber == entry.sessionNumber, !stopping.isUnderWay
         else {
@@ -181,7 +186,7 @@ extension BrokerState {
         roster[worker].sent += 1
         roster[worker].leases.insert(lease)
         parcels[worker, default: WorkParcel()].add(task, envelope)
-        trace("transfer task", entry.task.id, "worker \(entry.worker)")
+        trace("transfer task", id, "worker \(entry.worker)")
     }
 
     /// Storage didn't grant it.
@@ -211,31 +216,26 @@ extension BrokerState {
         isShared: Bool = false,
         counts: Bool = false
     ) {
-        guard var entry = leases[lease] else { return }
-        let release = ReleaseState(cause: cause, isShared: isShared, counts: counts)
-        entry.release = release
-        leases[lease] = entry
-        propose(entry, lease, release)
+        leases[lease]?.release = ReleaseState(cause: cause, isShared: isShared, counts: counts)
+        proposeRelease(of: lease)
     }
 
-    func releaseProposal(
-        _ entry: LeaseEntry,
-        _ lease: Lease,
-        _ release: ReleaseState,
-        number: UInt64
-    ) -> Proposal {
-        .release(
-            number: number,
-            holding: Holding(id: entry.task.id, lease: lease),
-            cause: release.cause,
-            isShared: release.isShared,
-            counts: release.counts
+    /// Proposes the release that a lease waits for, if it waits for one.
+    mutating func proposeRelease(of lease: Lease) {
+        guard let entry = leases[lease], let release = entry.release else { return }
+        guard let id = entry.id else {
+            preconditionFailure("only what was granted is given back")
+        }
+        propose(
+            .release(
+                number: takeNumber(),
+                holding: Holding(id: id, lease: lease),
+                cause: release.cause,
+                isShared: release.isShared,
+                counts: release.counts
+            )
         )
-    }
-
-    private mutating func propose(_ entry: LeaseEntry, _ lease: Lease, _ release: ReleaseState) {
-        propose(releaseProposal(entry, lease, release, number: takeNumber()))
-        trace("release", entry.task.id, "storage")
+        trace("release", id, "storage")
     }
 
     /// A task is in its queue again, at its old place.

@@ -20,7 +20,7 @@ extension BrokerState {
         case .verdicts:
             storage.written = try reader.integer("written")
             storage.durable = try reader.integer("durable")
-            while !reader.isAtEnd { apply(try Verdict(from: &reader)) }
+            while !reader.isAtEnd { try apply(try Verdict(from: &reader)) }
             clients.durable(upTo: storage.durable)
         case .globalConfigStarted:
             storage.globalConfigPid = try reader.integer("pid")
@@ -112,14 +112,11 @@ extension BrokerState {
     private mutating func restore(_ item: SnapshotItem) {
         guard storage.isOpening else { return }
         switch item {
-        case .queued(let placement):
-            lanes.push(
-                QueuedTask(placement),
-                isSuspect: placement.isSuspect,
-                to: lane(of: placement)
-            )
+        case .queued(let run):
+            lanes.push(run, to: lane(Lane.Key(queue: run.queue, name: run.name)))
         case .scheduled(let placement, let due): schedule(placement, due)
-        case .running(let placement, let lease, let worker): restore(placement, lease, worker)
+        case .running(let placement, let id, let lease, let worker):
+            restore(placement, id, lease, worker)
         case .worker(let id, let process): storage.processes[id] = process
         case .end: snapshotEnded()
         }
@@ -138,12 +135,18 @@ extension BrokerState {
         )
     }
 
-    private mutating func restore(_ placement: Placement, _ lease: Lease, _ worker: WorkerID) {
+    private mutating func restore(
+        _ placement: Placement,
+        _ id: TaskID,
+        _ lease: Lease,
+        _ worker: WorkerID
+    ) {
         let lane = lane(of: placement)
         lanes.addLeased(1, to: lane)
         let former = storage.former.removeValue(forKey: lease)
         leases[lease] = LeaseEntry(
             task: QueuedTask(placement),
+            id: id,
             isSuspect: placement.isSuspect,
             lane: lane,
             worker: worker,
@@ -230,10 +233,7 @@ extension BrokerState {
     }
 
     private mutating func proposeAgain() {
-        for (lease, entry) in leases {
-            guard let release = entry.release else { continue }
-            propose(releaseProposal(entry, lease, release, number: takeNumber()))
-        }
+        for lease in leases.keys { proposeRelease(of: lease) }
         // also those that were in the log and not durable yet: a disk that failed may have lost them
         for var pending in clients.takeUnacknowledgedAdds() {
             pending.lease = .none
@@ -265,11 +265,11 @@ extension BrokerState {
 
     // MARK: Verdicts
 
-    private mutating func apply(_ verdict: Verdict) {
+    private mutating func apply(_ verdict: Verdict) throws(WireError) {
         switch verdict {
-        case .added(let number, let sequence, let leased, let due, let addedAt):
+        case .added(let number, let place, let leased, let due, let addedAt):
             guard let pending = clients.takeAdd(number) else { return }
-            added(pending, sequence, leased, due, addedAt)
+            added(pending, place, leased, due, addedAt)
         case .exists(let number, let sequence, let status):
             guard let pending = clients.takeAdd(number) else { return }
             exists(pending, sequence, status)
@@ -278,7 +278,7 @@ extension BrokerState {
             refused(pending, refusal)
         case .leased(let number, let task, let envelope):
             guard let lease = storageLeases.removeValue(forKey: number) else { return }
-            granted(lease, task, envelope: envelope)
+            granted(lease, task, id: try Envelope(envelope).id, envelope: envelope)
         case .stale(let number, _):
             guard let lease = storageLeases.removeValue(forKey: number) else { return }
             notGranted(lease)
@@ -296,15 +296,15 @@ extension BrokerState {
 
     private mutating func added(
         _ pending: PendingAdd,
-        _ sequence: UInt64,
+        _ place: QueuedPlace,
         _ leased: Bool,
         _ due: UInt64,
         _ addedAt: Timestamp
     ) {
         if pending.lease == .none { lanes.addUnanswered(-1, to: pending.lane) }
-        let task = QueuedTask(priority: pending.priority, sequence: sequence, id: pending.id)
+        let task = QueuedTask(place, priority: pending.priority)
         if leased {
-            leases[pending.lease]?.task.sequence = sequence
+            leases[pending.lease]?.task = task
             let first = LeasedTask(
                 lease: pending.lease,
                 attempt: 1,
@@ -313,7 +313,9 @@ extension BrokerState {
                 isSuspect: false,
                 addedAt: addedAt
             )
-            pending.envelope.withUnsafeBytes { granted(pending.lease, first, envelope: $0) }
+            pending.envelope.withUnsafeBytes {
+                granted(pending.lease, first, id: pending.id, envelope: $0)
+            }
         } else {
             if pending.lease != .none { _ = end(pending.lease) }
             if due > 0 {
@@ -325,7 +327,7 @@ extension BrokerState {
                 lanes.push(task, isSuspect: false, to: pending.lane)
             }
         }
-        acknowledge(pending, sequence, exists: false)
+        acknowledge(pending, place.sequence, exists: false)
     }
 
     private mutating func exists(
@@ -417,15 +419,5 @@ extension BrokerState {
         }
         if !record.isEmpty { tellWaiters(of: holding.id, record) }
         if let entry { closeIfUnused(entry.lane) }
-    }
-}
-
-extension QueuedTask {
-    init(_ placement: Placement) {
-        self.init(
-            priority: placement.priority,
-            sequence: placement.sequence,
-            id: placement.id
-        )
     }
 }

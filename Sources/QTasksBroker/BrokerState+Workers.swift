@@ -178,7 +178,7 @@ extension BrokerState {
         for holding in hello.running {
             listed.insert(holding.lease)
             let isKnown = leases[holding.lease].map {
-                $0.worker == hello.worker && $0.task.id == holding.id
+                $0.worker == hello.worker && $0.id == holding.id
             }
             answer.integer(holding.lease.rawValue)
             let verdict: ReconcileVerdict = isKnown == true ? .keep : .abandon
@@ -189,7 +189,12 @@ extension BrokerState {
             listed.insert(holding.lease)
             answer.integer(holding.lease.rawValue)
             answer.u8(ReconcileVerdict.sendAgain.rawValue)
-            if leases[holding.lease]?.worker == hello.worker { hold(holding.lease, worker) }
+            // only what was granted has an ID here: a lease that is still asked for was sent to nobody
+            if let entry = leases[holding.lease], entry.worker == hello.worker,
+                entry.id == holding.id
+            {
+                hold(holding.lease, worker)
+            }
         }
         outbox.toWorkers.append((session, answer.bytes))
         for lease in roster[worker].leases where !listed.contains(lease) {

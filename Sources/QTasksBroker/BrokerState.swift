@@ -169,6 +169,8 @@ struct StorageView {
 /// A lease, from its proposal to its end.
 struct LeaseEntry {
     var task: QueuedTask
+    /// `nil` until Storage has granted a lease on a queued task: before that nobody speaks of it.
+    var id: TaskID?
     var isSuspect: Bool
     var lane: Lanes.Number
     var worker: WorkerID
@@ -185,22 +187,6 @@ struct ReleaseState {
     var cause: ReleaseCause
     var isShared: Bool
     var counts: Bool
-}
-
-/// A task that waits for a time.
-struct ScheduledTask: Comparable {
-    var due: UInt64
-    var task: QueuedTask
-    var isSuspect: Bool
-    var lane: Lanes.Number
-
-    static func < (left: Self, right: Self) -> Bool {
-        left.due != right.due ? left.due < right.due : left.task < right.task
-    }
-
-    static func == (left: Self, right: Self) -> Bool {
-        left.due == right.due && left.task == right.task
-    }
 }
 
 /// How far a stop has come.

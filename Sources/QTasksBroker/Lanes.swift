@@ -2,20 +2,7 @@
 
 import HeapModule
 import QTasksModel
-
-/// A queued task in its line.
-///
-/// Ordered as tasks are leased: higher priority first, then the add's sequence (P6).
-struct QueuedTask: Comparable {
-    var priority: Int16
-    var sequence: UInt64
-    var id: TaskID
-
-    static func < (left: Self, right: Self) -> Bool {
-        left.priority != right.priority
-            ? left.priority > right.priority : left.sequence < right.sequence
-    }
-}
+import QTasksWire
 
 /// The tasks of one name in one queue, in the order in which they are leased.
 struct Lane {
@@ -26,7 +13,7 @@ struct Lane {
     }
 
     let key: Key
-    var queued = Heap<QueuedTask>()
+    var queued = TaskLine()
 
     /// Those that run alone, because a process died with them and others in it.
     var suspects = Heap<QueuedTask>()
@@ -113,7 +100,14 @@ struct Lanes {
         }
     }
 
-    func head(of number: Number) -> QueuedTask? { lanes[number]?.queued.min }
+    /// The same for many tasks at once, which differ in nothing but their places.
+    mutating func push(_ run: QueuedRun, to number: Number) {
+        for place in run.places {
+            push(QueuedTask(place, priority: run.priority), isSuspect: run.isSuspect, to: number)
+        }
+    }
+
+    func head(of number: Number) -> QueuedTask? { lanes[number]?.queued.first }
 
     func suspectHead(of number: Number) -> QueuedTask? {
         suspectsWaiting == 0 ? nil : lanes[number]?.suspects.min
@@ -121,7 +115,8 @@ struct Lanes {
 
     /// Takes the head, the suspects' where `isSuspect`.
     mutating func popHead(of number: Number, isSuspect: Bool) -> QueuedTask? {
-        let head = isSuspect ? lanes[number]?.suspects.popMin() : lanes[number]?.queued.popMin()
+        let head =
+            isSuspect ? lanes[number]?.suspects.popMin() : lanes[number]?.queued.removeFirst()
         if head != nil {
             waiting -= 1
             if isSuspect { suspectsWaiting -= 1 }

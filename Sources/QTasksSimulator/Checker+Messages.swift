@@ -119,20 +119,14 @@ extension Checker {
             switch header.command {
             case .opened: order.reset()
             case .snapshot:
-                while !reader.isAtEnd {
-                    order.heard(try SnapshotItem(from: &reader), sequence: sequence(of:))
-                }
+                while !reader.isAtEnd { order.heard(try SnapshotItem(from: &reader), ledger) }
             case .verdicts:
                 _ = try reader.raw(16, "watermarks")
-                while !reader.isAtEnd {
-                    order.heard(try Verdict(from: &reader), sequence: sequence(of:))
-                }
+                while !reader.isAtEnd { order.heard(try Verdict(from: &reader), ledger) }
             default: break
             }
         }
     }
-
-    private func sequence(of id: TaskID) -> UInt64 { ledger.tasks[id]?.placement.sequence ?? .max }
 
     func brokerProposed(_ bytes: [UInt8]) {
         reading(bytes) { header, reader in

@@ -4,6 +4,17 @@ import QTasksModel
 import QTasksStorage
 import QTasksWire
 
+/// A task and its place in line.
+struct AddedTask {
+    var id: TaskID
+    /// Of its add.
+    var sequence: UInt64
+    var priority: Int16
+    var isSuspect: Bool
+    var name: String
+    var queue: String
+}
+
 /// The checker's own reading of the log: what each record makes of its task, and whether it may.
 ///
 /// Written from the table of recovery.md, chapter 4, and not from Storage's code.
@@ -16,7 +27,7 @@ struct Ledger {
 
     struct Task {
         var id: TaskID
-        var placement: Placement
+        var placement: AddedTask
         var durability: Durability
         var maxAttempts: UInt32?
         var maxDeliveries: UInt32
@@ -42,6 +53,9 @@ struct Ledger {
 
     private(set) var records: [Record] = []
     private(set) var tasks: [TaskID: Task] = [:]
+
+    /// Tasks by the sequence of their add.
+    private(set) var adds: [UInt64: TaskID] = [:]
 
     /// Every lease that was ever recorded, also where the record was lost.
     private(set) var leases: Set<Lease> = []
@@ -86,6 +100,7 @@ struct Ledger {
         guard kept.count < records.count else { return }
         records = []
         tasks = [:]
+        adds = [:]
         leases.removeAll(keepingCapacity: true)
         for record in kept { try append(record, now: now, bootID: bootID) }
     }
@@ -120,9 +135,10 @@ struct Ledger {
         guard tasks[submission.id] == nil else {
             throw Complaint("P3: a task that is there already is added again")
         }
+        adds[sequence] = submission.id
         tasks[submission.id] = Task(
             id: submission.id,
-            placement: Placement(
+            placement: AddedTask(
                 id: submission.id,
                 sequence: sequence,
                 priority: submission.priority,

@@ -56,6 +56,9 @@ struct MessageText {
 
     private func text(_ holding: Holding) -> String { "\(name(holding.id)) \(holding.lease)" }
 
+    /// Sequence of the add, and Storage's number.
+    private func text(_ place: QueuedPlace) -> String { "\(place.sequence)#\(place.handle)" }
+
     /// What is left of a message, item by item.
     private func list(
         _ reader: inout WireReader,
@@ -139,8 +142,8 @@ struct MessageText {
         case .add(_, _, let lease, _, let bytes):
             let id = (try? Envelope(bytes)).map { name($0.id) } ?? "?"
             return lease == .none ? "add \(id)" : "add \(id) with \(lease)"
-        case .lease(_, let id, let lease, _, let synced):
-            return "lease \(name(id)) \(lease)\(synced ? " synced" : "")"
+        case .lease(_, let place, let lease, _, let synced):
+            return "lease \(text(place)) \(lease)\(synced ? " synced" : "")"
         case .release(_, let holding, let cause, let isShared, let counts):
             return "release \(text(holding)) \(cause)\(isShared ? " shared" : "")"
                 + (counts ? " counts" : "")
@@ -153,10 +156,11 @@ struct MessageText {
 
     private func describe(_ item: SnapshotItem) -> String {
         switch item {
-        case .queued(let placement):
-            "queued \(name(placement.id))\(placement.isSuspect ? " suspect" : "")"
-        case .scheduled(let placement, _): "scheduled \(name(placement.id))"
-        case .running(let placement, let lease, _): "running \(name(placement.id)) \(lease)"
+        case .queued(let run):
+            "queued \(run.places.map(text).joined(separator: " "))\(run.isSuspect ? " suspect" : "")"
+        case .scheduled(let placement, _): "scheduled \(text(placement.place))"
+        case .running(let placement, let id, let lease, _):
+            "running \(name(id)) as \(text(placement.place)) \(lease)"
         case .worker(_, let process): "worker pid \(process.pid)"
         case .end: "end"
         }
@@ -164,8 +168,8 @@ struct MessageText {
 
     private func describe(_ verdict: Verdict) -> String {
         switch verdict {
-        case .added(_, let sequence, let leased, let due, _):
-            "added \(sequence)\(leased ? " leased" : "")\(due > 0 ? " delayed" : "")"
+        case .added(_, let place, let leased, let due, _):
+            "added \(text(place))\(leased ? " leased" : "")\(due > 0 ? " delayed" : "")"
         case .exists(_, let sequence, let status): "exists \(sequence) \(status)"
         case .refused(_, let refusal): "refused \(refusal.code)"
         case .leased(_, let task, _): "leased \(task.lease)"

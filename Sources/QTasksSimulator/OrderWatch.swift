@@ -10,7 +10,7 @@ import QTasksWire
 /// of its loop may have come after the lease: it is passed over.
 struct OrderWatch {
     private struct Known {
-        var placement: Placement
+        var task: AddedTask
         /// In which turn the Broker learned that it waits; `nil` while it doesn't.
         var waitsSince: Int?
         /// When it will wait, in nanoseconds of `CLOCK_BOOTTIME`.
@@ -18,7 +18,9 @@ struct OrderWatch {
     }
 
     private var known: [TaskID: Known] = [:]
-    private var adds: [UInt64: Placement] = [:]
+    private var adds: [UInt64: AddedTask] = [:]
+    /// What Storage calls them in this session.
+    private var handles: [UInt32: TaskID] = [:]
     private var leases: [UInt64: TaskID] = [:]
     /// Leases that the Broker knows: it passes over what it is told of others.
     private var held: Set<Lease> = []
@@ -30,6 +32,7 @@ struct OrderWatch {
     mutating func reset() {
         known = [:]
         adds = [:]
+        handles = [:]
         leases = [:]
         held = []
     }
@@ -44,35 +47,49 @@ struct OrderWatch {
         }
     }
 
-    /// One task of Storage's snapshot; `sequence` gives the place of a task's add in the log, whatever
-    /// the Broker is told of it.
-    mutating func heard(_ item: SnapshotItem, sequence: (TaskID) -> UInt64) {
-        func known(_ placement: Placement) -> Known {
-            var placement = placement
-            placement.sequence = sequence(placement.id)
-            return Known(placement: placement)
-        }
+    /// One item of Storage's snapshot; the place of a task's add is taken from the log, whatever the
+    /// Broker is told of it.
+    mutating func heard(_ item: SnapshotItem, _ ledger: Ledger) {
         switch item {
-        case .queued(let placement):
-            self.known[placement.id] = known(placement)
-            self.known[placement.id]?.waitsSince = turn
+        case .queued(let run):
+            for placement in run.placements {
+                guard let id = heard(placement, ledger) else { continue }
+                known[id]?.waitsSince = turn
+            }
         case .scheduled(let placement, let due):
-            self.known[placement.id] = known(placement)
-            self.known[placement.id]?.due = due
-        case .running(let placement, let lease, _):
-            self.known[placement.id] = known(placement)
+            guard let id = heard(placement, ledger) else { return }
+            known[id]?.due = due
+        case .running(let placement, _, let lease, _):
+            _ = heard(placement, ledger)
             held.insert(lease)
         case .worker, .end: break
         }
     }
 
-    mutating func heard(_ verdict: Verdict, sequence: (TaskID) -> UInt64) {
+    private mutating func heard(_ placement: Placement, _ ledger: Ledger) -> TaskID? {
+        guard let id = ledger.adds[placement.place.sequence] else { return nil }
+        handles[placement.place.handle] = id
+        known[id] = Known(
+            task: AddedTask(
+                id: id,
+                sequence: placement.place.sequence,
+                priority: placement.priority,
+                isSuspect: placement.isSuspect,
+                name: placement.name,
+                queue: placement.queue
+            )
+        )
+        return id
+    }
+
+    mutating func heard(_ verdict: Verdict, _ ledger: Ledger) {
         switch verdict {
-        case .added(let number, _, let leased, let due, _):
-            guard var placement = adds.removeValue(forKey: number) else { return }
-            placement.sequence = sequence(placement.id)
-            known[placement.id] = Known(
-                placement: placement,
+        case .added(let number, let place, let leased, let due, _):
+            guard var task = adds.removeValue(forKey: number) else { return }
+            task.sequence = ledger.tasks[task.id]?.placement.sequence ?? .max
+            handles[place.handle] = task.id
+            known[task.id] = Known(
+                task: task,
                 waitsSince: leased || due > 0 ? nil : turn,
                 due: due > 0 ? due : nil
             )
@@ -82,7 +99,7 @@ struct OrderWatch {
             if let id = leases.removeValue(forKey: number) { known[id] = nil }
         case .released(_, let holding, let status, let isSuspect):
             guard held.remove(holding.lease) != nil, status == .new else { return }
-            known[holding.id]?.placement.isSuspect = isSuspect
+            known[holding.id]?.task.isSuspect = isSuspect
             known[holding.id]?.waitsSince = turn
         case .finished(let holding, _, let verdict, let status, let due, _):
             guard verdict == .committed, held.remove(holding.lease) != nil else { return }
@@ -105,7 +122,7 @@ struct OrderWatch {
             guard let envelope = try? Envelope(bytes),
                 let submission = try? TaskSubmission(envelope)
             else { return nil }
-            let placement = Placement(
+            let task = AddedTask(
                 id: submission.id,
                 sequence: .max,
                 priority: submission.priority,
@@ -113,37 +130,50 @@ struct OrderWatch {
                 name: submission.name,
                 queue: submission.queue
             )
-            adds[number] = placement
+            adds[number] = task
             guard lease != .none else { return nil }
             held.insert(lease)
-            return overtaken(by: placement, for: worker, canRun: canRun)
-        case .lease(let number, let id, let lease, let worker, _):
-            leases[number] = id
+            return overtaken(by: task, for: worker, canRun: canRun)
+        case .lease(let number, let place, let lease, let worker, _):
             held.insert(lease)
+            guard let id = handles[place.handle] else { return nil }
+            leases[number] = id
             guard let entry = known[id] else { return nil }
             known[id]?.waitsSince = nil
             known[id]?.due = nil
-            return overtaken(by: entry.placement, for: worker, canRun: canRun)
+            return overtaken(by: entry.task, for: worker, canRun: canRun)
         case .release, .watch, .read, .worker, .count: return nil
         }
     }
 
     private func overtaken(
-        by placement: Placement,
+        by task: AddedTask,
         for worker: WorkerID,
         canRun: (WorkerID, String) -> Bool
     ) -> (late: TaskID, before: TaskID)? {
         for entry in known.values {
-            let other = entry.placement
-            guard let since = entry.waitsSince, since < turn, other.id != placement.id,
-                other.queue == placement.queue, other.isSuspect == placement.isSuspect,
-                (-Int(other.priority), other.sequence) < (
-                    -Int(placement.priority), placement.sequence
-                ),
+            let other = entry.task
+            guard let since = entry.waitsSince, since < turn, other.id != task.id,
+                other.queue == task.queue, other.isSuspect == task.isSuspect,
+                (-Int(other.priority), other.sequence) < (-Int(task.priority), task.sequence),
                 canRun(worker, other.name)
             else { continue }
-            return (other.id, placement.id)
+            return (other.id, task.id)
         }
         return nil
+    }
+}
+
+extension QueuedRun {
+    fileprivate var placements: [Placement] {
+        places.map {
+            Placement(
+                place: $0,
+                priority: priority,
+                isSuspect: isSuspect,
+                name: name,
+                queue: queue
+            )
+        }
     }
 }

@@ -31,6 +31,9 @@ package enum PlantedFault: String, CaseIterable, Sendable {
 }
 
 extension PlantedFault {
+    /// Twice as far as any run's log goes.
+    private static let mirror: UInt64 = 1_000_000
+
     /// What becomes of a message on its way; `nil`: it is lost.
     func tamper(
         _ bytes: [UInt8],
@@ -77,6 +80,8 @@ extension PlantedFault {
             let sum = world.checker.announcedBefore(window, in: connection)
             return CreditMessage.encoded(window: window + sum)
         case (.orderReversed, .verdicts): return try reversed(bytes, &reader)
+        case (.orderReversed, .propose):
+            return try reversedBack(&reader, session: header.number)
         case (.sharedDeathsCounted, .propose):
             return try countingSharers(&reader, session: header.number)
         case (.staleLeaseAccepted, .results): return try withCurrentLeases(&reader, world)
@@ -128,17 +133,43 @@ extension PlantedFault {
         writer.raw(Array(bytes[..<head]))
         while !reader.isAtEnd {
             var verdict = try Verdict(from: &reader)
-            if case .added(let number, let sequence, let leased, let due, let at) = verdict {
+            if case .added(let number, var place, let leased, let due, let at) = verdict {
                 // acknowledgements wait for ever by this too; the order shows first
+                place.sequence = Self.mirror - place.sequence
                 verdict = .added(
                     number: number,
-                    sequence: 1_000_000 - sequence,
+                    place: place,
                     leased: leased,
                     due: due,
                     addedAt: at
                 )
             }
             verdict.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    /// So that Storage finds the tasks whose places were reversed.
+    private func reversedBack(
+        _ reader: inout WireReader,
+        session: UInt64
+    ) throws -> [UInt8] {
+        var writer = WireWriter(.propose, number: session)
+        while !reader.isAtEnd {
+            var proposal = try Proposal(from: &reader)
+            if case .lease(let number, var place, let lease, let worker, let synced) = proposal,
+                place.sequence > Self.mirror / 2
+            {
+                place.sequence = Self.mirror - place.sequence
+                proposal = .lease(
+                    number: number,
+                    place: place,
+                    lease: lease,
+                    worker: worker,
+                    synced: synced
+                )
+            }
+            proposal.write(to: &writer)
         }
         return writer.bytes
     }

@@ -47,10 +47,10 @@ package struct LaneTable: Equatable {
         return insert(name, queue, hash)
     }
 
-    /// A task of this lane went from one status to another; `nil` before its add.
-    mutating func count(_ number: Number, from old: TaskStatus?, to new: TaskStatus) {
+    /// A task of this lane went from one status to another; `nil` before its add, and when it goes.
+    mutating func count(_ number: Number, from old: TaskStatus?, to new: TaskStatus?) {
         if let old { lanes[Int(number)].byStatus[Int(old.code) - 1] -= 1 }
-        lanes[Int(number)].byStatus[Int(new.code) - 1] += 1
+        if let new { lanes[Int(number)].byStatus[Int(new.code) - 1] += 1 }
     }
 
     /// Appends the counts of every lane.

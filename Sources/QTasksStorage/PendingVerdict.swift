@@ -5,7 +5,7 @@ import QTasksWire
 
 /// An answer that is decided and not yet told: what it says must first be written, or durable.
 enum PendingVerdict {
-    case added(number: UInt64, sequence: UInt64, leased: Bool, due: UInt64, addedAt: Timestamp)
+    case added(number: UInt64, place: QueuedPlace, leased: Bool, due: UInt64, addedAt: Timestamp)
     case exists(number: UInt64, TaskIndex.Number)
     case leased(number: UInt64, TaskIndex.Number, Lease)
     case released(number: UInt64, Holding, status: TaskStatus?, isSuspect: Bool)

@@ -53,8 +53,8 @@ extension StorageState {
         deferred = []
         for proposal in waiting {
             switch proposal {
-            case .lease(let number, let id, let lease, let worker, let synced):
-                decideLease(number, id, lease, worker, synced, now: now, log: log)
+            case .lease(let number, let place, let lease, let worker, let synced):
+                decideLease(number, place, lease, worker, synced, now: now, log: log)
             case .release(let release): decide(release, now: now, log: log)
             }
         }
@@ -69,8 +69,8 @@ extension StorageState {
         case .add(let number, let isWatched, let lease, let worker, let envelope):
             let first = FirstLease(lease: lease, worker: worker)
             decideAdd(number, envelope, first, isWatched, now: now, log: log)
-        case .lease(let number, let id, let lease, let worker, let synced):
-            decideLease(number, id, lease, worker, synced, now: now, log: log)
+        case .lease(let number, let place, let lease, let worker, let synced):
+            decideLease(number, place, lease, worker, synced, now: now, log: log)
         case .release(let number, let holding, let cause, let isShared, let counts):
             releases.append(
                 Release(
@@ -138,7 +138,7 @@ extension StorageState {
         let addedAt = tasks.latest
         let verdict = PendingVerdict.added(
             number: number,
-            sequence: entry.sequence,
+            place: QueuedPlace(sequence: entry.sequence, handle: task),
             leased: entry.status == .process,
             due: entry.due,
             addedAt: addedAt
@@ -248,14 +248,16 @@ extension StorageState {
 
     private mutating func decideLease(
         _ number: UInt64,
-        _ id: TaskID,
+        _ place: QueuedPlace,
         _ lease: Lease,
         _ worker: WorkerID,
         _ synced: Bool,
         now: Now,
         log: some TaskLog
     ) {
-        guard let task = tasks.index.number(of: id) else {
+        let task = place.handle
+        // gone, or another task that got its number
+        guard tasks.index.isUsed(task), tasks.index.core(task).sequence == place.sequence else {
             return say(.stale(number: number, status: nil))
         }
         let entry = tasks.index[task]
@@ -264,13 +266,13 @@ extension StorageState {
         else {
             return say(.stale(number: number, status: entry.status))
         }
-        switch append(lease, of: id, to: worker, now: now, log: log) {
-        case .appended(let place):
+        switch append(lease, of: entry.id, to: worker, now: now, log: log) {
+        case .appended(let stored):
             let verdict = PendingVerdict.leased(number: number, task, lease)
-            tell(verdict, place.sequence, once: synced ? .synced : .written, log: log)
-            trace("lease", id, "worker \(worker)")
+            tell(verdict, stored.sequence, once: synced ? .synced : .written, log: log)
+            trace("lease", entry.id, "worker \(worker)")
         case .noSpace:
-            deferred.append(.lease(number: number, id, lease, worker, synced: synced))
+            deferred.append(.lease(number: number, place, lease, worker, synced: synced))
         case .tooLong: preconditionFailure("a lease's record is shorter than any limit")
         case .failed: break
         }

@@ -6,9 +6,6 @@ import QTasksModel
 import QTasksWire
 
 extension StorageState {
-    /// The size at which a message of the snapshot is closed, in bytes.
-    private static var snapshotBytes: Int { 64 << 10 }
-
     /// The Broker began a session: what an older one waited for is dropped, since it asks again.
     ///
     /// - Parameters:
@@ -35,47 +32,107 @@ extension StorageState {
         writeSnapshot()
     }
 
-    /// Every unfinished task, by its place in line; each worker before the first lease of it.
+    /// Every unfinished task: those that run or wait for a time, each worker before the first lease of
+    /// it, then the queued ones line by line.
     private mutating func writeSnapshot() {
-        var told = [Bool](repeating: false, count: tasks.workers.workers.count)
-        var writer = WireWriter(.snapshot, reserving: Self.snapshotBytes + 1024)
-        for number in 0..<TaskIndex.Number(tasks.index.count) {
-            write(tasks.index[number], &told, to: &writer)
-            if writer.count >= Self.snapshotBytes {
-                outbox.toBroker.append(writer.bytes)
-                writer = WireWriter(.snapshot, reserving: Self.snapshotBytes + 1024)
-            }
-        }
-        SnapshotItem.end.write(to: &writer)
-        outbox.toBroker.append(writer.bytes)
+        var writer = SnapshotWriter()
+        writeProgressed(to: &writer)
+        writeQueued(to: &writer)
+        writer.write(.end)
+        outbox.toBroker += writer.take()
     }
 
-    private func write(_ entry: TaskEntry, _ told: inout [Bool], to writer: inout WireWriter) {
-        switch entry.status {
-        case .new: SnapshotItem.queued(placement(of: entry)).write(to: &writer)
-        case .scheduled:
-            SnapshotItem.scheduled(placement(of: entry), due: entry.due).write(to: &writer)
-        case .process:
-            let worker = tasks.workers[entry.worker]
-            if !told[Int(entry.worker)], let process = worker.process {
-                told[Int(entry.worker)] = true
-                SnapshotItem.worker(id: worker.id, process: process).write(to: &writer)
+    private func writeProgressed(to writer: inout SnapshotWriter) {
+        var told = [Bool](repeating: false, count: tasks.workers.endNumber)
+        for number in 0..<tasks.index.endNumber {
+            switch tasks.index.core(number).status {
+            case .scheduled:
+                let entry = tasks.index[number]
+                writer.write(.scheduled(placement(of: entry, number), due: entry.due))
+            case .process: writeRunning(number, &told, to: &writer)
+            case .new, .success, .error, .cancel, .dead, nil: break
             }
-            SnapshotItem.running(placement(of: entry), lease: entry.lease, worker: worker.id)
-                .write(to: &writer)
-        case .success, .error, .cancel, .dead: break
         }
     }
 
-    private func placement(of entry: TaskEntry) -> Placement {
+    private func writeRunning(
+        _ number: TaskIndex.Number,
+        _ told: inout [Bool],
+        to writer: inout SnapshotWriter
+    ) {
+        let entry = tasks.index[number]
+        let worker = tasks.workers[entry.worker]
+        if !told[Int(entry.worker)], let process = worker.process {
+            told[Int(entry.worker)] = true
+            writer.write(.worker(id: worker.id, process: process))
+        }
+        writer.write(
+            .running(
+                placement(of: entry, number),
+                id: entry.id,
+                lease: entry.lease,
+                worker: worker.id
+            )
+        )
+    }
+
+    private func placement(of entry: TaskEntry, _ number: TaskIndex.Number) -> Placement {
         let lane = tasks.lanes[entry.lane]
         return Placement(
-            id: entry.id,
-            sequence: entry.sequence,
+            place: QueuedPlace(sequence: entry.sequence, handle: number),
             priority: entry.priority,
             isSuspect: entry.isSuspect,
             name: lane.name,
             queue: lane.queue
         )
+    }
+
+    private func writeQueued(to writer: inout SnapshotWriter) {
+        let order = QueuedOrder(tasks.index, lanes: tasks.lanes.lanes.count)
+        for line in order.lines {
+            let lane = tasks.lanes[line.key.lane]
+            var run = QueuedRun(
+                priority: line.key.priority,
+                isSuspect: line.key.isSuspect,
+                name: lane.name,
+                queue: lane.queue,
+                places: []
+            )
+            var room = writer.placesLeft
+            for number in order.numbers(of: line) {
+                let sequence = tasks.index.core(number).sequence
+                run.places.append(QueuedPlace(sequence: sequence, handle: number))
+                guard run.places.count >= room else { continue }
+                writer.write(.queued(run))
+                run.places.removeAll(keepingCapacity: true)
+                room = writer.placesLeft
+            }
+            if !run.places.isEmpty { writer.write(.queued(run)) }
+        }
+    }
+}
+
+/// Messages of a snapshot, each closed once it is long enough.
+private struct SnapshotWriter {
+    /// The size at which a message is closed, in bytes: large enough that its own cost is lost in it,
+    /// small enough that the Broker reads one while the next is sent.
+    private static let messageBytes = 256 << 10
+
+    private var messages: [[UInt8]] = []
+    private var writer = WireWriter(.snapshot)
+
+    /// How many places the message has room for; at least one.
+    var placesLeft: Int { max(1, QueuedRun.places(in: Self.messageBytes - writer.count)) }
+
+    mutating func write(_ item: SnapshotItem) {
+        item.write(to: &writer)
+        guard writer.count >= Self.messageBytes else { return }
+        messages.append(writer.bytes)
+        writer = WireWriter(.snapshot)
+    }
+
+    mutating func take() -> [[UInt8]] {
+        messages.append(writer.bytes)
+        return messages
     }
 }

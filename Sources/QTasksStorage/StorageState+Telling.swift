@@ -8,15 +8,9 @@ import QTasksWire
 extension StorageState {
     mutating func tell(_ verdict: PendingVerdict, log: some TaskLog) {
         switch verdict {
-        case .added(let number, let sequence, let leased, let due, let addedAt):
+        case .added(let number, let place, let leased, let due, let addedAt):
             say(
-                .added(
-                    number: number,
-                    sequence: sequence,
-                    leased: leased,
-                    due: due,
-                    addedAt: addedAt
-                )
+                .added(number: number, place: place, leased: leased, due: due, addedAt: addedAt)
             )
         case .exists(let number, let task):
             let entry = tasks.index[task]

@@ -41,7 +41,7 @@ package struct StorageState {
 
     /// A proposal that found no room in the log and is decided again once there is some.
     enum Deferred {
-        case lease(number: UInt64, TaskID, Lease, WorkerID, synced: Bool)
+        case lease(number: UInt64, QueuedPlace, Lease, WorkerID, synced: Bool)
         case release(Release)
     }
 

@@ -16,6 +16,9 @@ package struct TaskFold {
     /// The newest moment in the log: no later record has an earlier one.
     package private(set) var latest = Timestamp(nanoseconds: 0)
 
+    /// How many tasks somebody waits for.
+    private var watched = 0
+
     /// Records of a kind that this version doesn't know; left alone.
     package private(set) var unknownRecords = 0
 
@@ -97,30 +100,38 @@ package struct TaskFold {
     mutating func apply(_ lease: StoredLease, at place: StoredPlace) {
         latest = max(latest, lease.at)
         guard let number = index.number(of: lease.id) else { return }
-        index[number].lease = lease.lease
-        index[number].worker = workers.number(of: lease.worker)
-        index[number].attempt &+= 1
-        index[number].due = 0
-        set(.process, of: number, at: place)
+        change(number, at: place) { entry, fold in
+            fold.give(&entry, to: lease.worker)
+            entry.lease = lease.lease
+            entry.attempt &+= 1
+            entry.due = 0
+            entry.status = .process
+        }
     }
 
     mutating func apply(_ finish: StoredFinish, at place: StoredPlace) {
         latest = max(latest, finish.at)
         guard let number = index.number(of: finish.result.id) else { return }
-        index[number].finished = place.position
-        index[number].worker = workers.number(of: finish.worker)
-        index[number].due = finish.due?.monotonic(at: now, bootID: bootID) ?? 0
-        if OutcomeHead.isFailure(finish.result.outcome) { index[number].failures &+= 1 }
-        set(finish.status, of: number, at: place)
+        change(number, at: place) { entry, fold in
+            fold.give(&entry, to: finish.worker)
+            entry.finished = place.position
+            entry.finishedBytes = 0
+            entry.due = finish.due?.monotonic(at: fold.now, bootID: fold.bootID) ?? 0
+            if OutcomeHead.isFailure(finish.result.outcome) { entry.failures &+= 1 }
+            entry.status = finish.status
+        }
     }
 
     mutating func apply(_ release: StoredRelease, at place: StoredPlace) {
         latest = max(latest, release.at)
         guard let number = index.number(of: release.holding.id) else { return }
-        if release.isCounted { index[number].deaths &+= 1 }
-        if release.isSuspect { index[number].flags.insert(.suspect) }
-        if release.status != .dead { index[number].lease = .none }
-        set(release.status, of: number, at: place)
+        change(number, at: place) { entry, fold in
+            if release.cause.isEndOfWorker { fold.workers.hasEnded(entry.worker) }
+            if release.isCounted { entry.deaths &+= 1 }
+            if release.isSuspect { entry.flags.insert(.suspect) }
+            if release.status != .dead { entry.lease = .none }
+            entry.status = release.status
+        }
     }
 
     mutating func apply(_ stale: StoredStale) {
@@ -132,17 +143,36 @@ package struct TaskFold {
         workers.set(worker.process, of: worker.id)
     }
 
+    /// Forgets a task, and with the last one that speaks of a worker that worker; the number is given
+    /// out again.
+    mutating func remove(_ number: TaskIndex.Number) {
+        let entry = index[number]
+        setWatched(false, number)
+        lanes.count(entry.lane, from: entry.status, to: nil)
+        workers.release(entry.worker)
+        index.remove(number)
+    }
+
     mutating func setWatched(_ isWatched: Bool, _ number: TaskIndex.Number) {
+        var flags = index.core(number).flags
+        guard flags.contains(.watched) != isWatched else { return }
         if isWatched {
-            index[number].flags.insert(.watched)
+            flags.insert(.watched)
+            watched += 1
         } else {
-            index[number].flags.remove(.watched)
+            flags.remove(.watched)
+            watched -= 1
         }
+        index.setFlags(flags, of: number)
     }
 
     /// Nobody waits for anything any more: a new Broker says anew what it waits for.
     mutating func unwatchAll() {
-        for number in 0..<TaskIndex.Number(index.count) { setWatched(false, number) }
+        var number: TaskIndex.Number = 0
+        while watched > 0 {
+            if index.isUsed(number) { setWatched(false, number) }
+            number += 1
+        }
     }
 
     /// What a repeated add must equal.
@@ -150,13 +180,35 @@ package struct TaskFold {
         clinux_crc32c(0, envelope.bytes.baseAddress, envelope.bytes.count)
     }
 
-    private mutating func set(
-        _ status: TaskStatus,
-        of number: TaskIndex.Number,
-        at place: StoredPlace
+    /// What a record makes of a task; the worker of the entry is changed by ``give(_:to:)`` alone.
+    @inline(__always)
+    private mutating func change(
+        _ number: TaskIndex.Number,
+        at place: StoredPlace,
+        _ body: (inout TaskEntry, inout TaskFold) -> Void
     ) {
-        lanes.count(index[number].lane, from: index[number].status, to: status)
-        index[number].status = status
-        index[number].lastSequence = place.sequence
+        var entry = index[number]
+        let old = entry.status
+        body(&entry, &self)
+        entry.lastSequence = place.sequence
+        index[number] = entry
+        lanes.count(entry.lane, from: old, to: entry.status)
+    }
+
+    private mutating func give(_ entry: inout TaskEntry, to worker: WorkerID) {
+        // the new one first: it may be the old one, which else would be forgotten in between
+        let number = workers.retain(worker)
+        workers.release(entry.worker)
+        entry.worker = number
+    }
+}
+
+extension ReleaseCause {
+    /// Whether it says that the worker's process isn't there any more.
+    fileprivate var isEndOfWorker: Bool {
+        switch self {
+        case .death, .goneBefore: true
+        case .notHeld, .handedBack, .drain: false
+        }
     }
 }

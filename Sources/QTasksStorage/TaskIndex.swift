@@ -1,132 +1,157 @@
 // Part of QTasks. License: see LICENSE.
 
-package import AppendLog
 package import QTasksModel
 
-/// What Storage keeps in memory of one task: 96 bytes.
-package struct TaskEntry: Equatable {
-    /// Yes-or-no facts of a task.
-    package struct Flags: OptionSet, Sendable {
-        package let rawValue: UInt8
-
-        package init(rawValue: UInt8) {
-            self.rawValue = rawValue
-        }
-
-        /// It was in a process that died with several tasks in it: it runs alone from then on.
-        package static let suspect = Flags(rawValue: 1)
-        /// Somebody waits for its end; not in the log.
-        package static let watched = Flags(rawValue: 2)
-        /// It asked for no more than `written`.
-        package static let writtenSuffices = Flags(rawValue: 4)
-    }
-
-    package var id: TaskID
-    /// Of its add: its place in line.
-    package var sequence: UInt64
-    /// Of the newest record that changed it.
-    package var lastSequence: UInt64
-    /// Where its add lies.
-    package var added: RecordPosition
-    /// Where its last attempt's result lies.
-    package var finished: RecordPosition = .none
-    /// What it runs under, or ended under.
-    package var lease: Lease = .none
-    /// In nanoseconds of `CLOCK_BOOTTIME`; 0 unless it is scheduled.
-    package var due: UInt64
-    package var attempt: UInt32 = 0
-    package var failures: UInt32 = 0
-    package var deaths: UInt32 = 0
-    /// CRC-32C of its envelope: tells a repeated add from another task of the same ID.
-    package var contentCRC: UInt32
-    package var lane: LaneTable.Number
-    /// Of the newest lease.
-    package var worker: WorkerTable.Number = WorkerTable.none
-    package var priority: Int16
-    package var epoch: UInt16 = 0
-    package var status: TaskStatus
-    package var flags: Flags
-}
-
-extension TaskEntry {
-    var isSuspect: Bool { flags.contains(.suspect) }
-    var isWatched: Bool { flags.contains(.watched) }
-
-    /// How durable its add and its results are before anybody hears of them.
-    var durability: Durability { flags.contains(.writtenSuffices) ? .written : .synced }
-}
-
-/// Every task of the store, by ID.
+/// Every task of the store, by ID and by number.
 ///
-/// Entries lie in chunks, which never move: growing copies the slots alone, 4 bytes each. A slot
-/// holds an entry's number plus one; it is found by open addressing and verified against the entry.
+/// A task to which nothing has happened since its add takes 48 bytes (``TaskCore``) and a slot of 8
+/// in a table that is at least 40 % full; any other 56 more (``TaskProgress``). Nothing is ever copied
+/// or hashed anew as a whole: the longest insert goes through one shard of ``TaskSlots``.
 package struct TaskIndex {
-    /// An entry's place, good for as long as the store is open.
+    /// A task's place, good for as long as the store is open and the task is in it; then another
+    /// task's, which has another sequence.
     package typealias Number = UInt32
 
-    private static let chunkBits: UInt32 = 12
-    private static let chunkEntries = 1 << Int(chunkBits)
+    private var cores = Slab<TaskCore>()
+    private var progress = Slab<TaskProgress>()
+    private var slots = TaskSlots()
+    private let seeds: (UInt64, UInt64)
+    private var newestSequence: UInt64 = 0
 
-    private var slots = ContiguousArray<UInt32>(repeating: 0, count: 1024)
-    private var chunks: ContiguousArray<ContiguousArray<TaskEntry>> = []
-    private let seed: UInt64
-
-    package private(set) var count = 0
+    /// Higher numbers have higher sequences: so it is until the first number is given out again.
+    package private(set) var isInAddOrder = true
 
     /// - Parameter seed: Keeps clients from making IDs that all fall into one place.
     package init(seed: UInt64) {
-        self.seed = seed
+        // a second one, so that neither half of an ID can be chosen to cancel out the other
+        seeds = (seed, Self.fold(seed ^ 0x9E37_79B9_7F4A_7C15, 0xD6E8_FEB8_6659_FD93))
     }
 
+    /// How many tasks there are.
+    package var count: Int { cores.count }
+
+    /// Beyond the highest number that was ever in use.
+    package var endNumber: Number { cores.end }
+
+    /// Whether a task has this number; any number may be asked for.
+    package func isUsed(_ number: Number) -> Bool { cores.isUsed(number) }
+
+    /// The numbers of all tasks, ascending.
+    package var numbers: some Sequence<Number> {
+        (0..<endNumber).lazy.filter { isUsed($0) }
+    }
+
+    /// Bytes that it takes, counted by what is allotted.
+    package var bytes: Int { cores.bytes + progress.bytes + slots.bytes }
+
     package subscript(number: Number) -> TaskEntry {
-        _read {
-            yield chunks[Int(number >> Self.chunkBits)][Int(number) & (Self.chunkEntries - 1)]
-        }
+        get { entry(core(number)) }
         _modify {
-            yield &chunks[Int(number >> Self.chunkBits)][Int(number) & (Self.chunkEntries - 1)]
+            var entry = self[number]
+            defer { store(entry, at: number) }
+            yield &entry
         }
     }
+
+    /// The part of a task that most tasks consist of.
+    @inline(__always)
+    func core(_ number: Number) -> TaskCore { cores[number] }
 
     /// The task's number, `nil` if there is no such task.
     package func number(of id: TaskID) -> Number? {
-        let mask = slots.count - 1
-        var slot = hash(id) & mask
-        while slots[slot] != 0 {
-            let number = slots[slot] - 1
-            if self[number].id == id { return number }
-            slot = (slot + 1) & mask
-        }
-        return nil
+        slots.number(tag: tag(id)) { cores[$0].id == id }
     }
 
     /// Adds a task that isn't there yet.
     package mutating func insert(_ entry: TaskEntry) -> Number {
-        if (count + 1) * 4 > slots.count * 3 { grow() }
-        let number = Number(count)
-        if count & (Self.chunkEntries - 1) == 0 {
-            chunks.append([])
-            chunks[chunks.count - 1].reserveCapacity(Self.chunkEntries)
-        }
-        chunks[chunks.count - 1].append(entry)
-        count += 1
-        place(number, id: entry.id)
+        let before = cores.end
+        let number = cores.add(
+            TaskCore(entry, status: entry.status, link: addProgress(of: entry))
+        )
+        if entry.sequence < newestSequence || before == cores.end { isInAddOrder = false }
+        newestSequence = max(newestSequence, entry.sequence)
+        slots.insert(number, tag: tag(entry.id))
         return number
     }
 
-    private mutating func grow() {
-        slots = ContiguousArray(repeating: 0, count: slots.count * 2)
-        for number in 0..<Number(count) { place(number, id: self[number].id) }
+    /// Forgets a task; its number is given out again.
+    package mutating func remove(_ number: Number) {
+        let core = cores[number]
+        slots.remove(number, tag: tag(core.id))
+        if core.link != 0 { progress.remove(core.link - 1) }
+        cores.remove(number)
     }
 
-    private mutating func place(_ number: Number, id: TaskID) {
-        let mask = slots.count - 1
-        var slot = hash(id) & mask
-        while slots[slot] != 0 { slot = (slot + 1) & mask }
-        slots[slot] = number + 1
+    mutating func setFlags(_ flags: TaskEntry.Flags, of number: Number) {
+        cores[number].flags = flags
     }
 
-    private func hash(_ id: TaskID) -> Int {
-        let mixed = (id.low ^ seed).multipliedFullWidth(by: id.high ^ 0x9E37_79B9_7F4A_7C15)
-        return Int(truncatingIfNeeded: mixed.high ^ mixed.low)
+    @inline(__always)
+    private func entry(_ core: TaskCore) -> TaskEntry {
+        guard let status = core.status else {
+            preconditionFailure("no task has this number")
+        }
+        let row =
+            core.link == 0
+            ? TaskProgress(freshAt: core.sequence) : progress[core.link - 1]
+        return TaskEntry(core, status, row)
+    }
+
+    /// The first tasks that aren't final, of those added after a sequence, in the order of their adds.
+    package func unfinished(after sequence: UInt64, atMost count: Int) -> [TaskEntry] {
+        let first = isInAddOrder ? firstNumber(after: sequence) : 0
+        let found = (first..<endNumber).lazy
+            .filter { isUsed($0) && core($0).sequence > sequence }
+            .filter { core($0).status?.isFinal == false }
+            .map { self[$0] }
+        if isInAddOrder { return Array(found.prefix(count)) }
+        return Array(found.sorted { $0.sequence < $1.sequence }.prefix(count))
+    }
+
+    /// Found by halves, since numbers are in the order of the adds; free ones keep their sequence.
+    private func firstNumber(after sequence: UInt64) -> Number {
+        var (low, high): (Number, Number) = (0, endNumber)
+        while low < high {
+            let middle = low + (high - low) / 2
+            if core(middle).sequence <= sequence { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    private mutating func store(_ entry: TaskEntry, at number: Number) {
+        let old = cores[number]
+        precondition(entry.id == old.id, "a task keeps its ID")
+        var link = old.link
+        if link == 0 {
+            link = addProgress(of: entry)
+        } else {
+            let row = TaskProgress(entry)
+            if row == TaskProgress(freshAt: entry.sequence) {
+                progress.remove(link - 1)
+                link = 0
+            } else {
+                progress[link - 1] = row
+            }
+        }
+        cores[number] = TaskCore(entry, status: entry.status, link: link)
+    }
+
+    /// A row for what a fresh task doesn't have.
+    ///
+    /// - Returns: What the core keeps of it.
+    private mutating func addProgress(of entry: TaskEntry) -> UInt32 {
+        let row = TaskProgress(entry)
+        return row == TaskProgress(freshAt: entry.sequence) ? 0 : progress.add(row) + 1
+    }
+
+    private func tag(_ id: TaskID) -> UInt32 {
+        let mixed = Self.fold(id.low ^ seeds.0, id.high ^ seeds.1)
+        return UInt32(truncatingIfNeeded: Self.fold(mixed, 0x9E37_79B9_7F4A_7C15) >> 32)
+    }
+
+    /// Both halves of the product, so that every bit of it depends on all bits of both.
+    private static func fold(_ one: UInt64, _ other: UInt64) -> UInt64 {
+        let product = one.multipliedFullWidth(by: other)
+        return product.high ^ product.low
     }
 }

@@ -29,8 +29,9 @@ package enum Proposal {
         worker: WorkerID,
         envelope: UnsafeRawBufferPointer
     )
-    /// Storage answers `leased` or `stale`; `synced`: only once the lease is durable.
-    case lease(number: UInt64, id: TaskID, lease: Lease, worker: WorkerID, synced: Bool)
+    /// Storage answers `leased` or `stale`, see ``QueuedPlace``; `synced`: only once the lease is
+    /// durable.
+    case lease(number: UInt64, place: QueuedPlace, lease: Lease, worker: WorkerID, synced: Bool)
     /// Storage answers `released`. `isShared`: more than one task was in that process.
     case release(
         number: UInt64,
@@ -57,10 +58,10 @@ package enum Proposal {
             writer.integer(lease.rawValue)
             writer.worker(worker)
             writer.raw(envelope)
-        case .lease(let number, let id, let lease, let worker, let synced):
+        case .lease(let number, let place, let lease, let worker, let synced):
             writer.u8(2)
             writer.integer(number)
-            writer.id(id)
+            place.write(to: &writer)
             writer.integer(lease.rawValue)
             writer.worker(worker)
             writer.u8(synced ? 1 : 0)
@@ -105,7 +106,7 @@ package enum Proposal {
         case 2:
             self = .lease(
                 number: try reader.integer("number"),
-                id: try reader.id("id"),
+                place: try QueuedPlace(from: &reader),
                 lease: try reader.lease("lease"),
                 worker: try reader.worker("worker"),
                 synced: try reader.u8("flags") & 1 != 0
@@ -133,110 +134,6 @@ package enum Proposal {
             )
         case 7: self = .count(number: try reader.integer("number"))
         default: throw .invalid(field: "proposal")
-        }
-    }
-}
-
-/// Where a task stands in line: what the Broker has to know of each unfinished task.
-package struct Placement: Sendable, Hashable {
-    package var id: TaskID
-    package var sequence: UInt64
-    package var priority: Int16
-    /// It was in a process that died with several tasks in it: it runs alone next.
-    package var isSuspect: Bool
-    package var name: String
-    package var queue: String
-
-    package init(
-        id: TaskID,
-        sequence: UInt64,
-        priority: Int16,
-        isSuspect: Bool,
-        name: String,
-        queue: String
-    ) {
-        self.id = id
-        self.sequence = sequence
-        self.priority = priority
-        self.isSuspect = isSuspect
-        self.name = name
-        self.queue = queue
-    }
-
-    package func write(to writer: inout WireWriter) {
-        writer.id(id)
-        writer.integer(sequence)
-        writer.integer(priority)
-        writer.u8(isSuspect ? 1 : 0)
-        writer.u8(UInt8(name.utf8.count))
-        writer.u8(UInt8(queue.utf8.count))
-        writer.raw(name.utf8)
-        writer.raw(queue.utf8)
-    }
-
-    package init(from reader: inout WireReader) throws(WireError) {
-        id = try reader.id("task ID")
-        sequence = try reader.integer("sequence")
-        priority = try reader.integer("priority")
-        isSuspect = try reader.u8("flags") & 1 != 0
-        let nameBytes = Int(try reader.u8("name byte count"))
-        let queueBytes = Int(try reader.u8("queue byte count"))
-        name = try reader.text(nameBytes, "name")
-        queue = try reader.text(queueBytes, "queue")
-    }
-}
-
-/// One item of `SNAPSHOT`, which tells a Broker every unfinished task.
-package enum SnapshotItem: Sendable, Equatable {
-    case queued(Placement)
-    /// `due`: nanoseconds of `CLOCK_BOOTTIME`.
-    case scheduled(Placement, due: UInt64)
-    case running(Placement, lease: Lease, worker: WorkerID)
-    case worker(id: WorkerID, process: WorkerProcess)
-    /// Nothing follows.
-    case end
-
-    package func write(to writer: inout WireWriter) {
-        switch self {
-        case .queued(let placement):
-            writer.u8(1)
-            placement.write(to: &writer)
-        case .scheduled(let placement, let due):
-            writer.u8(2)
-            placement.write(to: &writer)
-            writer.integer(due)
-        case .running(let placement, let lease, let worker):
-            writer.u8(3)
-            placement.write(to: &writer)
-            writer.integer(lease.rawValue)
-            writer.worker(worker)
-        case .worker(let id, let process):
-            writer.u8(4)
-            writer.worker(id)
-            process.write(to: &writer)
-        case .end:
-            writer.u8(5)
-        }
-    }
-
-    package init(from reader: inout WireReader) throws(WireError) {
-        switch try reader.u8("item") {
-        case 1: self = .queued(try Placement(from: &reader))
-        case 2:
-            self = .scheduled(try Placement(from: &reader), due: try reader.integer("due"))
-        case 3:
-            self = .running(
-                try Placement(from: &reader),
-                lease: try reader.lease("lease"),
-                worker: try reader.worker("worker")
-            )
-        case 4:
-            self = .worker(
-                id: try reader.worker("worker"),
-                process: try WorkerProcess(from: &reader)
-            )
-        case 5: self = .end
-        default: throw .invalid(field: "item")
         }
     }
 }
@@ -285,7 +182,7 @@ package enum ResultVerdict: UInt8, Sendable {
 package enum Verdict {
     /// `due`: nanoseconds of `CLOCK_BOOTTIME` for a delayed add, else 0. `leased`: with the lease that
     /// was proposed.
-    case added(number: UInt64, sequence: UInt64, leased: Bool, due: UInt64, addedAt: Timestamp)
+    case added(number: UInt64, place: QueuedPlace, leased: Bool, due: UInt64, addedAt: Timestamp)
     case exists(number: UInt64, sequence: UInt64, status: TaskStatus)
     case refused(number: UInt64, Refusal)
     case leased(number: UInt64, LeasedTask, envelope: UnsafeRawBufferPointer)
@@ -310,10 +207,10 @@ package enum Verdict {
 
     package func write(to writer: inout WireWriter) {
         switch self {
-        case .added(let number, let sequence, let leased, let due, let addedAt):
+        case .added(let number, let place, let leased, let due, let addedAt):
             writer.u8(1)
             writer.integer(number)
-            writer.integer(sequence)
+            place.write(to: &writer)
             writer.u8(leased ? 1 : 0)
             writer.integer(due)
             writer.integer(addedAt.nanoseconds)
@@ -369,7 +266,7 @@ package enum Verdict {
         case 1:
             self = .added(
                 number: try reader.integer("number"),
-                sequence: try reader.integer("sequence"),
+                place: try QueuedPlace(from: &reader),
                 leased: try reader.u8("flags") & 1 != 0,
                 due: try reader.integer("due"),
                 addedAt: Timestamp(nanoseconds: try reader.integer("added"))

@@ -22,6 +22,8 @@ struct BrokerBench {
     /// The log, as far as numbers go.
     var sequence: UInt64 = 0
     var durable: UInt64 = 0
+    /// What tasks are called in this session.
+    private var ids: [QueuedPlace: TaskID] = [:]
 
     static let client = Session([1, 1, 1, 1, 1])
     static let otherClient = Session([1, 1, 1, 1, 2])
@@ -56,12 +58,70 @@ struct BrokerBench {
 
     // MARK: Storage's part
 
-    mutating func open(incarnation: UInt32, _ items: [SnapshotItem]) throws {
+    /// An unfinished task of Storage's, whose ID the Broker isn't told while it is queued.
+    struct Stored {
+        var id: TaskID
+        var sequence: UInt64
+        var priority: Int16 = 0
+        var isSuspect = false
+        var name = "work"
+        var queue = "default"
+    }
+
+    enum StoredItem {
+        case queued(Stored)
+        case running(Stored, lease: Lease, worker: WorkerID)
+        case worker(id: WorkerID, process: WorkerProcess)
+    }
+
+    mutating func open(incarnation: UInt32, _ items: [StoredItem]) throws {
         let opened = Opened(incarnation: incarnation, pid: 2, globalConfigPid: 3)
         try storage(opened.encoded())
-        var snapshot = WireWriter(.snapshot)
-        for item in items + [.end] { item.write(to: &snapshot) }
-        try storage(snapshot.bytes)
+        try storage(snapshot(items))
+    }
+
+    mutating func snapshot(_ items: [StoredItem]) -> [UInt8] {
+        ids = [:]
+        var writer = WireWriter(.snapshot)
+        for item in items { snapshotItem(item).write(to: &writer) }
+        SnapshotItem.end.write(to: &writer)
+        return writer.bytes
+    }
+
+    private mutating func snapshotItem(_ item: StoredItem) -> SnapshotItem {
+        switch item {
+        case .queued(let task):
+            .queued(
+                QueuedRun(
+                    priority: task.priority,
+                    isSuspect: task.isSuspect,
+                    name: task.name,
+                    queue: task.queue,
+                    places: [place(of: task.id, task.sequence)]
+                )
+            )
+        case .running(let task, let lease, let worker):
+            .running(
+                Placement(
+                    place: place(of: task.id, task.sequence),
+                    priority: task.priority,
+                    isSuspect: task.isSuspect,
+                    name: task.name,
+                    queue: task.queue
+                ),
+                id: task.id,
+                lease: lease,
+                worker: worker
+            )
+        case .worker(let id, let process): .worker(id: id, process: process)
+        }
+    }
+
+    /// Gives a task a handle.
+    private mutating func place(of id: TaskID, _ sequence: UInt64) -> QueuedPlace {
+        let place = QueuedPlace(sequence: sequence, handle: 1000 + UInt32(ids.count))
+        ids[place] = id
+        return place
     }
 
     mutating func storage(_ message: [UInt8]) throws {
@@ -84,12 +144,12 @@ struct BrokerBench {
         proposals = []
         for proposal in asked {
             switch proposal {
-            case .add(let number, _, let lease, _, _):
+            case .add(let number, let id, let lease, _, _):
                 sequence += 1
                 try verdicts(
                     .added(
                         number: number,
-                        sequence: sequence,
+                        place: place(of: id, sequence),
                         leased: lease != .none,
                         due: 0,
                         addedAt: now.wall
@@ -117,6 +177,20 @@ struct BrokerBench {
             case .watch, .read, .worker, .count: proposals.append(proposal)
             }
         }
+    }
+
+    /// The add is in the log and the task waits.
+    mutating func added(_ number: UInt64, _ id: TaskID, due: UInt64 = 0) throws {
+        sequence += 1
+        try verdicts(
+            .added(
+                number: number,
+                place: place(of: id, sequence),
+                leased: false,
+                due: due,
+                addedAt: now.wall
+            )
+        )
     }
 
     mutating func makeDurable() throws {
@@ -264,7 +338,11 @@ struct BrokerBench {
                     isWatched: isWatched
                 )
             )
-        case .lease(let number, let id, let lease, let worker, let synced):
+        case .lease(let number, let place, let lease, let worker, let synced):
+            guard let id = ids[place] else {
+                Issue.record("no task is called \(place)")
+                return
+            }
             proposals.append(
                 .lease(number: number, id: id, lease: lease, worker: worker, synced: synced)
             )

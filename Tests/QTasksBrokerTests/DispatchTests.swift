@@ -118,16 +118,7 @@ struct `Handing out tasks` {
             return
         }
         let due = bench.now.monotonic + 5_000_000
-        bench.sequence += 1
-        try bench.verdicts(
-            .added(
-                number: number,
-                sequence: bench.sequence,
-                leased: false,
-                due: due,
-                addedAt: bench.now.wall
-            )
-        )
+        try bench.added(number, id, due: due)
         #expect(bench.broker.nextDeadline == due)
         bench.pass(4_999_999)
         #expect(bench.takeProposals().isEmpty)

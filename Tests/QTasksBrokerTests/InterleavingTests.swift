@@ -18,8 +18,8 @@ struct `Unlucky interleavings` {
         id: TaskID = TaskID(),
         name: String = "work",
         isSuspect: Bool = false
-    ) -> Placement {
-        Placement(
+    ) -> BrokerBench.Stored {
+        BrokerBench.Stored(
             id: id,
             sequence: sequence,
             priority: 0,
@@ -59,15 +59,13 @@ struct `Unlucky interleavings` {
         let task = Self.placement(3)
         var writer = WireWriter(.opened, number: 1)
         writer.raw(Array(Opened(incarnation: 1, pid: 2, globalConfigPid: 3).encoded()[12...]))
-        var snapshot = WireWriter(.snapshot)
-        SnapshotItem.queued(task).write(to: &snapshot)
-        SnapshotItem.end.write(to: &snapshot)
+        let snapshot = bench.snapshot([.queued(task)])
         var message = AddMessage.begin(number: 7)
         message.raw(try BrokerBench.envelope(id: TaskID()))
         message.bytes.withUnsafeBytes {
             bench.broker.clientMessage($0, from: BrokerBench.client)
         }
-        for bytes in [writer.bytes, snapshot.bytes] {
+        for bytes in [writer.bytes, snapshot] {
             try bytes.withUnsafeBytes { try bench.broker.storageMessage($0) }
         }
         let proposals = try #require(bench.broker.flush().toStorage.first)
@@ -95,8 +93,13 @@ struct `Unlucky interleavings` {
         var verdicts = WireWriter(.verdicts)
         verdicts.integer(UInt64(2))
         verdicts.integer(UInt64(0))
-        Verdict.added(number: number, sequence: 1, leased: true, due: 0, addedAt: bench.now.wall)
-            .write(to: &verdicts)
+        Verdict.added(
+            number: number,
+            place: QueuedPlace(sequence: 1, handle: 0),
+            leased: true,
+            due: 0,
+            addedAt: bench.now.wall
+        ).write(to: &verdicts)
         try verdicts.bytes.withUnsafeBytes { try bench.broker.storageMessage($0) }
         bench.proposals = []
         bench.join(worker, session: two)

@@ -133,7 +133,7 @@ struct `Sessions and deaths` {
 
     @Test func `a suspect's lease is synced before it is sent`() throws {
         var bench = try BrokerBench(opened: false)
-        let placement = Placement(
+        let placement = BrokerBench.Stored(
             id: TaskID(),
             sequence: 1,
             priority: 0,
@@ -159,7 +159,7 @@ struct `Sessions and deaths` {
             incarnation: 2,
             [
                 .running(
-                    Placement(
+                    BrokerBench.Stored(
                         id: busy,
                         sequence: 1,
                         priority: 0,
@@ -171,7 +171,7 @@ struct `Sessions and deaths` {
                     worker: first
                 ),
                 .queued(
-                    Placement(
+                    BrokerBench.Stored(
                         id: TaskID(),
                         sequence: 2,
                         priority: 0,
@@ -196,7 +196,7 @@ struct `Sessions and deaths` {
         var bench = try BrokerBench(opened: false)
         let worker = WorkerID()
         let lease = Lease(incarnation: 1, counter: 4)
-        let placement = Placement(
+        let placement = BrokerBench.Stored(
             id: TaskID(),
             sequence: 1,
             priority: 0,
@@ -226,7 +226,7 @@ struct `Sessions and deaths` {
     @Test func `a death found only after a restart counts for none`() throws {
         var bench = try BrokerBench(opened: false)
         let worker = WorkerID()
-        let placement = Placement(
+        let placement = BrokerBench.Stored(
             id: TaskID(),
             sequence: 1,
             priority: 0,

@@ -280,11 +280,11 @@ struct `A release` {
         bench.release(id, first, .death, isShared: true, counts: false)
         #expect(try bench.written() == [.released(3, .new, isSuspect: true)])
         #expect(try bench.record(id)?.deaths == 0)
-        guard case .queued(let placement)? = try bench.snapshot().first else {
+        guard case .queued(let run)? = try bench.snapshot().first else {
             Issue.record("no queued task")
             return
         }
-        #expect(placement.isSuspect)
+        #expect(run.isSuspect && run.places == [bench.place(of: id)])
     }
 
     @Test mutating func `makes the task dead at its last counted death (P4)`() throws {

@@ -20,8 +20,8 @@ enum Told: Equatable {
 
     init(_ verdict: Verdict) throws {
         switch verdict {
-        case .added(let number, let sequence, let leased, let due, _):
-            self = .added(number, sequence: sequence, leased: leased, isDelayed: due > 0)
+        case .added(let number, let place, let leased, let due, _):
+            self = .added(number, sequence: place.sequence, leased: leased, isDelayed: due > 0)
         case .exists(let number, let sequence, let status):
             self = .exists(number, sequence: sequence, status)
         case .refused(let number, let refusal): self = .refused(number, refusal.code)
@@ -173,9 +173,26 @@ struct Bench {
     }
 
     mutating func lease(_ id: TaskID, _ lease: Lease, number: UInt64 = 2, synced: Bool = false) {
+        self.lease(place(of: id), lease, number: number, synced: synced)
+    }
+
+    mutating func lease(
+        _ place: QueuedPlace,
+        _ lease: Lease,
+        number: UInt64 = 2,
+        synced: Bool = false
+    ) {
         propose(
-            .lease(number: number, id: id, lease: lease, worker: Self.worker, synced: synced)
+            .lease(number: number, place: place, lease: lease, worker: Self.worker, synced: synced)
         )
+    }
+
+    /// As the Broker was told it; nowhere for a task that isn't there.
+    func place(of id: TaskID) -> QueuedPlace {
+        guard let handle = state.tasks.index.number(of: id) else {
+            return QueuedPlace(sequence: 1, handle: .max)
+        }
+        return QueuedPlace(sequence: state.tasks.index[handle].sequence, handle: handle)
     }
 
     // MARK: What is told

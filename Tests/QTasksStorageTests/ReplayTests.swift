@@ -134,7 +134,7 @@ func seeds(_ count: UInt64) -> [UInt64] {
 extension TaskFold {
     /// Every entry as the log has it.
     var entries: [TaskEntry] {
-        (0..<UInt32(index.count)).map { number in
+        index.numbers.map { number in
             var entry = index[number]
             entry.flags.remove(.watched)
             return entry
@@ -242,14 +242,16 @@ struct `A new session` {
         let items = try bench.snapshot()
         #expect(items.count == 4)
         #expect(items[0] == .worker(id: Bench.worker, process: process))
-        guard case .running(let first, _, Bench.worker) = items[1],
+        guard case .running(let first, running, _, Bench.worker) = items[1],
             case .queued(let second) = items[2]
         else {
             Issue.record("\(items)")
             return
         }
-        #expect(first.id == running && second.id == queued)
+        #expect(first.place == bench.place(of: running))
+        #expect(second.places == [bench.place(of: queued)])
         #expect(first.name == "a.task" && first.queue == "default")
+        #expect(second.name == "a.task" && second.queue == "default")
     }
 
     @Test func `hears nothing that an older one asked for`() throws {
@@ -284,11 +286,11 @@ struct `A new session` {
 
     @Test func `comes in pieces where there is much to tell`() throws {
         var bench = Bench()
-        for _ in 0..<3000 { try bench.add(bench.submission()) }
+        for _ in 0..<30_000 { try bench.add(bench.submission()) }
         bench.state.brokerSession(incarnation: 7, globalConfigPid: 0)
         let messages = bench.state.flush().toBroker.dropFirst()
         #expect(messages.count == 2)
-        #expect(messages.allSatisfy { $0.count < 66 << 10 })
+        #expect(messages.allSatisfy { $0.count < 257 << 10 })
     }
 }
 

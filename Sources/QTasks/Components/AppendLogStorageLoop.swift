@@ -156,17 +156,7 @@ struct AppendLogStorageLoop: ~Copyable {
                     )
                 )
             }
-        case .lease(let id, let worker, let answer):
-            waiting.open[number] = .lease(answer)
-            propose(
-                .lease(
-                    number: number,
-                    id: id,
-                    lease: nextLease(),
-                    worker: worker,
-                    synced: isSuspect(id)
-                )
-            )
+        case .lease(let id, let worker, let answer): lease(id, to: worker, number, answer)
         case .release(let holding, let reason, let answer):
             waiting.open[number] = .release(answer)
             propose(reason.proposal(number, holding))
@@ -193,10 +183,27 @@ struct AppendLogStorageLoop: ~Copyable {
         return Lease(incarnation: log.incarnation, counter: next)
     }
 
-    /// Such a lease is durable before its task runs: it may bring the whole host down.
-    private func isSuspect(_ id: TaskID) -> Bool {
-        guard let task = state.tasks.index.number(of: id) else { return false }
-        return state.tasks.index[task].flags.contains(.suspect)
+    private mutating func lease(
+        _ id: TaskID,
+        to worker: WorkerID,
+        _ number: UInt64,
+        _ answer: StorageMailbox.Answer<TaskHandover?>
+    ) {
+        guard let handle = state.tasks.index.number(of: id) else {
+            return answer.resume(returning: .success(nil))
+        }
+        let entry = state.tasks.index[handle]
+        waiting.open[number] = .lease(answer)
+        propose(
+            .lease(
+                number: number,
+                place: QueuedPlace(sequence: entry.sequence, handle: handle),
+                lease: nextLease(),
+                worker: worker,
+                // durable before its task runs: it may bring the whole host down
+                synced: entry.flags.contains(.suspect)
+            )
+        )
     }
 
     private mutating func save(
@@ -230,27 +237,9 @@ struct AppendLogStorageLoop: ~Copyable {
         waiting.keepNewest()
     }
 
-    /// Tasks are numbered in the order of their adds, so the first one is found by halves.
     private func unfinished(after sequence: UInt64, atMost count: Int) -> [StorageMailbox.Place] {
-        let index = state.tasks.index
-        var (low, high) = (0, index.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if index[TaskIndex.Number(middle)].sequence <= sequence {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
-        var places: [StorageMailbox.Place] = []
-        while low < index.count, places.count < count {
-            let entry = index[TaskIndex.Number(low)]
-            if !entry.status.isFinal {
-                places.append(.init(id: entry.id, sequence: entry.sequence))
-            }
-            low += 1
-        }
-        return places
+        state.tasks.index.unfinished(after: sequence, atMost: count)
+            .map { .init(id: $0.id, sequence: $0.sequence) }
     }
 
     // MARK: The log

@@ -90,8 +90,8 @@ struct WaitingAnswers {
 
     private mutating func settle(_ verdict: Verdict) throws(WireError) {
         switch verdict {
-        case .added(let number, let sequence, _, let due, _):
-            added(number, sequence, due == 0 ? .new : .scheduled)
+        case .added(let number, let place, _, let due, _):
+            added(number, place.sequence, due == 0 ? .new : .scheduled)
         case .exists(let number, let sequence, let status): added(number, sequence, status)
         case .refused(let number, let refusal):
             guard case .add(_, let answer) = open.removeValue(forKey: number) else { return }

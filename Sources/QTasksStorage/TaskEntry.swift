@@ -1,0 +1,62 @@
+// Part of QTasks. License: see LICENSE.
+
+package import AppendLog
+package import QTasksModel
+
+/// What Storage knows of one task, as its callers see it; ``TaskIndex`` keeps it packed.
+package struct TaskEntry: Equatable {
+    /// Yes-or-no facts of a task.
+    package struct Flags: OptionSet, Sendable {
+        package let rawValue: UInt8
+
+        package init(rawValue: UInt8) {
+            self.rawValue = rawValue
+        }
+
+        /// It was in a process that died with several tasks in it: it runs alone from then on.
+        package static let suspect = Flags(rawValue: 1)
+        /// Somebody waits for its end; not in the log.
+        package static let watched = Flags(rawValue: 2)
+        /// It asked for no more than `written`.
+        package static let writtenSuffices = Flags(rawValue: 4)
+    }
+
+    package var id: TaskID
+    /// Of its add: its place in line.
+    package var sequence: UInt64
+    /// Of the newest record that changed it.
+    package var lastSequence: UInt64
+    /// Where its add lies.
+    package var added: RecordPosition
+    /// How many bytes on disk its add takes, 0 where nobody has said; kept to 1 part in 2048, see
+    /// ``PackedSize``.
+    package var addedBytes = 0
+    /// Where its last attempt's result lies.
+    package var finished: RecordPosition = .none
+    /// The same of that record.
+    package var finishedBytes = 0
+    /// What it runs under, or ended under.
+    package var lease: Lease = .none
+    /// In nanoseconds of `CLOCK_BOOTTIME`; 0 unless it is scheduled.
+    package var due: UInt64
+    package var attempt: UInt32 = 0
+    package var failures: UInt32 = 0
+    package var deaths: UInt32 = 0
+    /// CRC-32C of its envelope: tells a repeated add from another task of the same ID.
+    package var contentCRC: UInt32
+    package var lane: LaneTable.Number
+    /// Of the newest lease.
+    package var worker: WorkerTable.Number = WorkerTable.none
+    package var priority: Int16
+    package var epoch: UInt16 = 0
+    package var status: TaskStatus
+    package var flags: Flags
+}
+
+extension TaskEntry {
+    var isSuspect: Bool { flags.contains(.suspect) }
+    var isWatched: Bool { flags.contains(.watched) }
+
+    /// How durable its add and its results are before anybody hears of them.
+    var durability: Durability { flags.contains(.writtenSuffices) ? .written : .synced }
+}
