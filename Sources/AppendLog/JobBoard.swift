@@ -84,6 +84,15 @@ final class JobBoard: @unchecked Sendable {
         pthread_mutex_unlock(mutex)
     }
 
+    /// Sleeps until a step of housekeeping is done, unless there is none to do.
+    ///
+    /// For threads only.
+    func waitForKeep() {
+        pthread_mutex_lock(mutex)
+        if jobs.failure == nil, jobs.isKeeping { pthread_cond_wait(allDone, mutex) }
+        pthread_mutex_unlock(mutex)
+    }
+
     /// Tells every thread to end once it has nothing in hand.
     func end() {
         pthread_mutex_lock(mutex)

@@ -130,6 +130,16 @@ extension Log {
         submit(sync: true)
     }
 
+    /// Blocks until the log's housekeeping has got further, or there is none.
+    ///
+    /// For tools, tests and an orderly end.
+    public func waitForHousekeeping() {
+        switch driver {
+        case .threads: board.waitForKeep()
+        case .manual: _ = runOneWrite() || runOneSync() || runOneKeep()
+        }
+    }
+
     /// Gives up the checkpoint that is on its way.
     public func abandonCheckpoint() {
         guard checkpointDraft != nil else { return }

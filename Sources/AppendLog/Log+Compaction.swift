@@ -69,7 +69,9 @@ extension Log {
     ///
     /// It keeps the sequence; kind, flags and payload are what the owner makes of it.
     ///
-    /// - Throws: As ``append(kind:flags:payloadBytes:fill:)``.
+    /// It may be longer than ``LogOptions/recordBytesMax``, which may have been more when it came.
+    ///
+    /// - Throws: As ``append(kind:flags:payloadBytes:fill:)``, but for the length.
     public func carry(
         _ view: borrowing RecordView,
         kind: UInt8,
@@ -77,9 +79,6 @@ extension Log {
         payloadBytes: Int,
         fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(AppendLogError) -> RecordPosition {
-        guard payloadBytes <= options.recordBytesMax else {
-            throw .payloadTooLarge(bytes: payloadBytes, limit: options.recordBytesMax)
-        }
         if board.hasFailed.load(ordering: .acquiring), let failure { throw failure }
         if board.isAtLimit.load(ordering: .relaxed) {
             try checkRoom(payloadBytes, isCarried: true)
@@ -110,6 +109,11 @@ extension Log {
     /// Takes back one ``hold(_:)``.
     public func unhold(_ segment: UInt32) {
         board.withJobs { $0.keep { $0.unhold(segment) } }
+    }
+
+    /// The bytes that a record with this payload takes up on disk.
+    public static func bytesOnDisk(payloadBytes: Int, isCarried: Bool = false) -> Int {
+        RecordHeader.bytesOnDisk(payloadBytes: payloadBytes, isCarried: isCarried)
     }
 
     /// What all files of the store take up, in bytes.

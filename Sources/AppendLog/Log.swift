@@ -13,7 +13,7 @@ import Synchronization
 public final class Log {
     let board: JobBoard
     let options: LogOptions
-    private let driver: LogDriver
+    let driver: LogDriver
     private let lockFile: LogFileHandle
     private var threads: LogThreads?
     var assembler: GroupAssembler
@@ -439,7 +439,10 @@ extension Log {
             isClosed = true
         }
         board.withJobs { $0.endPreparing() }
+        abandonCheckpoint()
         try flush()
+        while failure == nil, isWritingCheckpoint { waitForHousekeeping() }
+        if let failure { throw failure }
         stopThreads()
         let page = board.look { $0.nextMeta(isClean: true) }
         try board.files.writeMeta(page, to: board.metaFile)

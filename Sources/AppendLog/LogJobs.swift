@@ -419,6 +419,11 @@ extension LogJobs {
         return keeping.job(durableEnd: durableEnd, pages: [meta, formerMeta])
     }
 
+    /// Whether a step is under way or could be.
+    var isKeeping: Bool {
+        keeping.isBusy || nextKeepJob != nil
+    }
+
     mutating func nextKeep() -> LogKeeping.Job? {
         guard let job = nextKeepJob else { return nil }
         keeping.begin(job)

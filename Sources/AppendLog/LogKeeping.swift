@@ -45,7 +45,7 @@ struct LogKeeping {
 
     private var draft: Draft?
     private var source: Source?
-    private var isBusy = false
+    private(set) var isBusy = false
     private(set) var wantsMeasure = false
 
     /// Segments that a reader outside was told of, and how often: they stay.

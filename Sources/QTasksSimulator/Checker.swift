@@ -123,17 +123,23 @@ extension Checker {
     }
 
     /// Storage has read its log.
-    func storageOpened(_ log: Log, _ records: [Ledger.Record]) {
+    func storageOpened(_ log: Log, _ state: StorageState, _ records: [Ledger.Record]) {
         statistics.openings += 1
-        if !log.recovery.lost.isEmpty { fail("P9: lost \(log.recovery.lost)") }
+        if log.recovery.checkpoint != nil { statistics.checkpoints += 1 }
+        if log.segments.first.map({ $0.index > 1 }) == true { statistics.compacted += 1 }
+        if log.recovery.isDamaged {
+            fail("P9: lost \(log.recovery.lost) and \(log.recovery.damaged)")
+        }
         let least = isPowerLost ? marks.durable : marks.written
         do {
             try ledger.restart(
                 with: records,
+                upTo: log.lastSequence,
                 atLeast: least,
                 now: world.now,
                 bootID: world.bootID
             )
+            try ledger.compare(with: state.tasks)
         } catch {
             fail(text(of: error))
         }

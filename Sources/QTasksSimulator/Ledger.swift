@@ -77,32 +77,56 @@ struct Ledger {
 
     /// Storage has opened again: what it still has must be the beginning of what there was.
     ///
-    /// `kept` is what it has; the first `least` of them can't have been lost.
-    ///
+    /// - Parameters:
+    ///   - read: What it read of it again: all that no checkpoint and nothing carried forward stands for.
+    ///   - last: How many records it has in all.
+    ///   - least: How many of them can't have been lost.
     /// - Throws: ``Complaint`` where one of those is gone, or any is another than before.
     mutating func restart(
-        with kept: [Record],
+        with read: [Record],
+        upTo last: UInt64,
         atLeast least: UInt64,
         now: Now,
         bootID: TaskID
     ) throws {
-        guard UInt64(kept.count) >= least else {
-            throw Complaint("P1: the log has \(kept.count) records of \(least) that were safe")
+        guard last >= least else {
+            throw Complaint("P1: the log has \(last) records of \(least) that were safe")
         }
-        guard kept.count <= records.count else {
-            throw Complaint(
-                "the log has \(kept.count) records; only \(records.count) were appended"
-            )
+        guard last <= UInt64(records.count) else {
+            throw Complaint("the log has \(last) records; only \(records.count) were appended")
         }
-        for (record, known) in zip(kept, records) where record != known {
-            throw Complaint("record \(known.sequence) came back as another")
+        for record in read where record != records[Int(record.sequence) - 1] {
+            throw Complaint("record \(record.sequence) came back as another")
         }
-        guard kept.count < records.count else { return }
+        guard last < UInt64(records.count) else { return }
+        let kept = records.prefix(Int(last))
         records = []
         tasks = [:]
         adds = [:]
         leases.removeAll(keepingCapacity: true)
         for record in kept { try append(record, now: now, bootID: bootID) }
+    }
+
+    /// What Storage makes of its log must be what the records say, whatever it read them from.
+    ///
+    /// - Throws: ``Complaint`` about the first task that it has wrong.
+    func compare(with fold: TaskFold) throws {
+        guard fold.index.count == tasks.count else {
+            throw Complaint("Storage has \(fold.index.count) tasks; the log has \(tasks.count)")
+        }
+        for (id, task) in tasks.sorted(by: { $0.key < $1.key }) {
+            guard let number = fold.index.number(of: id) else {
+                throw Complaint("P1: Storage doesn't know \(id), which its log has")
+            }
+            let entry = fold.index[number]
+            guard entry.status == task.status, entry.attempt == task.attempt,
+                entry.failures == task.failures, entry.deaths == task.deaths,
+                entry.sequence == task.placement.sequence,
+                entry.lastSequence == task.lastSequence,
+                entry.flags.contains(.suspect) == task.placement.isSuspect,
+                task.status != .process || entry.lease == task.lease
+            else { throw Complaint("Storage has \(id) as \(entry); the log says \(task)") }
+        }
     }
 
     // MARK: Records
@@ -125,6 +149,13 @@ struct Ledger {
                 let release = try StoredRelease(from: &reader)
                 try change(release.holding.id, record) { try Self.release(&$0, release) }
             case .stale, .worker: break
+            case .expire:
+                let expire = try StoredExpire(from: &reader)
+                guard tasks[expire.id]?.status.isFinal == true else {
+                    throw Complaint("P1: a task is forgotten that has not ended")
+                }
+                tasks[expire.id] = nil
+            case .carried: throw Complaint("a task is carried forward under a new sequence")
             case nil: throw Complaint("a record of the unknown kind \(record.kind)")
             }
         }

@@ -46,6 +46,11 @@ struct MessageText {
                         + "\(release.status)\(flags)"
                 case .stale: return "STALE \(text(try StoredStale(from: &reader).holding))"
                 case .worker: return "WORKER"
+                case .carried:
+                    let carried = try StoredCarried(from: &reader)
+                    let id = try Envelope(carried.add.envelope).id
+                    return "CARRIED \(name(id)) \(carried.status)"
+                case .expire: return "EXPIRE \(name(try StoredExpire(from: &reader).id))"
                 case nil: return "kind \(kind)"
                 }
             } catch {

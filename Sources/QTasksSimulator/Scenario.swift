@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import QTasksModel
+import QTasksStorage
 import QTasksWorker
 
 /// What a seed stands for: who is there, what they want, and what goes wrong.
@@ -83,6 +84,9 @@ struct Scenario {
 
     let seed: UInt64
     private(set) var config = QueueConfig()
+
+    /// How Storage keeps house: checkpoints all the time, and every history that there can be.
+    private(set) var keeping = StorageKeeper.Settings(history: .none)
     private(set) var workers: [Worker] = []
     private(set) var clients = 1
     private(set) var tasks: [PlannedTask] = []
@@ -104,6 +108,13 @@ struct Scenario {
         calmAt = random.nanoseconds(UInt64.second...5 * .second)
         isBurst = random.chance(30)
         config.maxPayload = 4096
+        keeping.checkpointBytes = random.between(1...16) << 10
+        if random.chance(50) {
+            keeping.history = HistoryWindow(
+                age: random.nanoseconds(1...60 * .second),
+                bytes: random.between(1...64) << 10
+            )
+        }
         if random.chance(15) { config.durability = .written }
         planWorkers(&random)
         clients = random.between(1...3)

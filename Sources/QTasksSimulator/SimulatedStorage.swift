@@ -14,10 +14,10 @@ final class SimulatedStorage: SimulatedProcess {
 
     /// Small, so that segments end often.
     static let options = LogOptions(
-        segmentBytes: 48 << 10,
-        recordBytesMax: 16 << 10,
-        zeroFillAheadBytes: 8 << 10,
-        zeroFillChunkBytes: 8 << 10
+        segmentBytes: 12 << 10,
+        recordBytesMax: 10 << 10,
+        zeroFillAheadBytes: 4 << 10,
+        zeroFillChunkBytes: 4 << 10
     )
 
     /// The Broker that started it.
@@ -25,6 +25,8 @@ final class SimulatedStorage: SimulatedProcess {
 
     private(set) var log: AuditedLog?
     private(set) var state: StorageState?
+    private var keeper: StorageKeeper?
+    private var hasHousework = false
     private var broker: BoundSocket?
     private var results: BoundSocket?
     private var session: RoutingID?
@@ -32,7 +34,7 @@ final class SimulatedStorage: SimulatedProcess {
     private var lastCommit: UInt64 = 0
     private var idleAt: UInt64?
     private var hasProgressed = false
-    private var isPlanned: [Bool] = [false, false, false]
+    private var isPlanned = [Bool](repeating: false, count: Job.allCases.count)
 
     init(_ world: World, life: Int, parent: SimulatedBroker) {
         self.parent = parent
@@ -41,7 +43,8 @@ final class SimulatedStorage: SimulatedProcess {
     }
 
     override var nextDeadline: UInt64? {
-        [idleAt, state?.syncDeadline].compactMap { $0 }.min()
+        if hasHousework { return world.now.monotonic }
+        return [idleAt, state?.syncDeadline].compactMap { $0 }.min()
     }
 
     override var hasUnread: Bool {
@@ -76,33 +79,23 @@ final class SimulatedStorage: SimulatedProcess {
             pid: pid,
             seed: world.scenario.seed
         )
-        var state = StorageState(settings: settings, now: world.now)
         var records: [Ledger.Record] = []
         do {
-            let log = try Log.open(
-                at: World.store,
+            let store = try OpenedStore(
+                settings,
                 options: Self.options,
+                keeping: world.scenario.keeping,
+                now: world.now,
                 files: world.disk,
-                driver: .manual
-            ) { record in
-                let place = StoredPlace(sequence: record.sequence, position: record.position)
-                records.append(
-                    Ledger.Record(
-                        sequence: record.sequence,
-                        kind: record.kind,
-                        bytes: Array(record.payload)
-                    )
-                )
-                do {
-                    try state.replay(kind: record.kind, payload: record.payload, at: place)
-                } catch {
-                    self.world.checker.fail("record \(record.sequence) can't be read back: \(error)")
-                }
-            }
-            self.log = AuditedLog(log, by: self)
-            self.state = state
-            submitted = log.lastSequence
-            world.checker.storageOpened(log, records)
+                driver: .manual,
+                observe: { if $0.source == nil { records.append(Ledger.Record($0)) } }
+            )
+            if store.unreadable > 0 { world.checker.fail("a record can't be read back") }
+            log = AuditedLog(store.log, by: self)
+            state = store.state
+            keeper = store.keeper
+            submitted = store.log.lastSequence
+            world.checker.storageOpened(store.log, store.state, records)
         } catch {
             return world.storeFailed(self, error)
         }
@@ -138,7 +131,20 @@ final class SimulatedStorage: SimulatedProcess {
             world.checker.fail("Storage got or holds what it can't read: \(outbox.notices)")
         }
         for message in outbox.toBroker { send(message, on: broker, &state) }
+        keepHouse(&state, log)
         self.state = state
+    }
+
+    /// As much of it as the seed gives time for.
+    private func keepHouse(_ state: inout StorageState, _ log: AuditedLog) {
+        var looks = world.random.below(4)
+        let pace = keeper?.step(&state, log.log, now: world.now) {
+            looks -= 1
+            return looks < 0
+        }
+        hasHousework = pace == .soon
+        submit(&state, log)
+        planAll()
     }
 
     /// What the core is told of the log: the truth, unless the fault is planted.
@@ -225,9 +231,9 @@ final class SimulatedStorage: SimulatedProcess {
         planAll()
     }
 
-    /// What the log's three threads do.
+    /// What the log's threads do.
     private enum Job: Int, CaseIterable {
-        case write, sync, prepare
+        case write, sync, prepare, keep
     }
 
     private func planAll() {
@@ -245,6 +251,7 @@ final class SimulatedStorage: SimulatedProcess {
                 case .write: log.log.runOneWrite()
                 case .sync: log.log.runOneSync()
                 case .prepare: log.log.runOnePreparation()
+                case .keep: log.log.runOneKeep()
                 }
             guard didWork else { return }
             world.checker.logProgressed(log.watermarks())
@@ -252,6 +259,16 @@ final class SimulatedStorage: SimulatedProcess {
             wake()
             planAll()
         }
+    }
+}
+
+extension Ledger.Record {
+    init(_ record: borrowing RecordView) {
+        self.init(
+            sequence: record.sequence,
+            kind: record.kind,
+            bytes: Array(record.payload)
+        )
     }
 }
 

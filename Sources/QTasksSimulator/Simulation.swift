@@ -39,6 +39,9 @@ package enum Simulation {
         package internal(set) var releases = 0
         package internal(set) var staleResults = 0
         package internal(set) var openings = 0
+        /// Openings that began with a checkpoint, and those of a log whose oldest segments were gone.
+        package internal(set) var checkpoints = 0
+        package internal(set) var compacted = 0
         package internal(set) var powerLosses = 0
         package internal(set) var told = 0
 
@@ -51,6 +54,8 @@ package enum Simulation {
             left.releases += right.releases
             left.staleResults += right.staleResults
             left.openings += right.openings
+            left.checkpoints += right.checkpoints
+            left.compacted += right.compacted
             left.powerLosses += right.powerLosses
             left.told += right.told
         }

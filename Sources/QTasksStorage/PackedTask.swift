@@ -49,7 +49,7 @@ extension TaskCore: SlabRow {
     mutating func free() { status = nil }
 }
 
-/// What a task has that was leased, has ended, or waits for a time: 56 bytes.
+/// What a task has that was leased, has ended, or waits for a time: 64 bytes.
 struct TaskProgress: Equatable {
     var lastSequence: UInt64
     var finished: RecordPosition = .none
@@ -59,6 +59,8 @@ struct TaskProgress: Equatable {
     var failures: UInt32 = 0
     var deaths: UInt32 = 0
     var worker: WorkerTable.Number = WorkerTable.none
+    var endedAt: UInt32 = 0
+    var keptFor: UInt32 = 0
     var epoch: UInt16 = 0
     var finishedBytes = PackedSize(rawValue: 0)
 
@@ -78,6 +80,8 @@ struct TaskProgress: Equatable {
         failures = entry.failures
         deaths = entry.deaths
         worker = entry.worker
+        endedAt = entry.endedAt
+        keptFor = entry.keptFor
         epoch = entry.epoch
         finishedBytes = PackedSize(bytes: entry.finishedBytes)
     }
@@ -115,6 +119,8 @@ extension TaskEntry {
             contentCRC: core.contentCRC,
             lane: core.lane,
             worker: progress.worker,
+            endedAt: progress.endedAt,
+            keptFor: progress.keptFor,
             priority: core.priority,
             epoch: progress.epoch,
             status: status,

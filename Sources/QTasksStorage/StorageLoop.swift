@@ -27,6 +27,10 @@ package final class StorageLoop {
     /// How often a full disk is asked for room.
     private static let spacePause: UInt64 = 1_000_000_000
 
+    /// How long a turn keeps house at most, in nanoseconds; half of what may be noticed, since the last
+    /// step before it ends takes its time too.
+    private static let housekeepingPause: UInt64 = 500_000
+
     private static let doorbellToken: UInt64 = 0
 
     private let home: HomeDirectory
@@ -37,6 +41,9 @@ package final class StorageLoop {
     private let doorbell: Doorbell
     private let log: Log
     private var state: StorageState
+    private var keeper: StorageKeeper
+    /// Whether there is housekeeping that needs no event to go on.
+    private var hasHousework = false
     private let results: Socket
     private let broker: Socket
     private var config: ConfigSubscription
@@ -78,7 +85,8 @@ package final class StorageLoop {
             pid: getpid(),
             seed: .random(in: .min ... .max)
         )
-        (log, state) = try Self.open(settings, logger: logger) { doorbell.ring() }
+        let store = try Self.open(settings, logger: logger) { doorbell.ring() }
+        (log, state, keeper) = (store.log, store.state, store.keeper)
         submitted = log.lastSequence
         let limit = Int64(config.maxPayload) + 1 << 20
         results = try Socket(.pull, in: context, options: .pull(maxMessageBytes: limit))
@@ -113,7 +121,7 @@ package final class StorageLoop {
 
     /// One turn: everything that is there, up to a bound, then everything that follows from it.
     private func turn(_ items: [PollItem]) throws {
-        try poll.setTimer(at: earliestDeadline)
+        try poll.setTimer(at: hasHousework ? 1 : earliestDeadline)
         let ready = try poll.wait(items)
         state.isTracing = logger.logLevel <= .debug
         for token in ready.tokens { try descriptorReady(token) }
@@ -128,6 +136,18 @@ package final class StorageLoop {
         submit()
         state.watermarks(log.watermarks(), log: log)
         try carryOut(state.flush())
+        keepHouse()
+    }
+
+    /// A little housekeeping, when everybody has been answered.
+    private func keepHouse() {
+        guard exitCode == nil else { return }
+        let end = MonotonicClock.nowNanoseconds() + Self.housekeepingPause
+        let pace = keeper.step(&state, log, now: .current) {
+            MonotonicClock.nowNanoseconds() >= end
+        }
+        hasHousework = pace == .soon
+        submit()
     }
 
     // MARK: Receiving
@@ -321,6 +341,7 @@ package final class StorageLoop {
             try log.flush()
             state.watermarks(log.watermarks(), log: log)
             for message in state.flush().toBroker { try send(message) }
+            keeper.writeLastCheckpoint(state, log)
             try log.close()
         } catch let error as AppendLogError {
             state.fail("\(error)")

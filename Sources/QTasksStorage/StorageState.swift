@@ -106,10 +106,11 @@ package struct StorageState {
     package mutating func replay(
         kind: UInt8,
         payload: UnsafeRawBufferPointer,
-        at place: StoredPlace
+        at place: StoredPlace,
+        isCopy: Bool = false
     ) throws(WireError) {
-        last = max(last, place.sequence)
-        try tasks.replay(kind: kind, payload: payload, at: place)
+        if !isCopy { last = max(last, place.sequence) }
+        try tasks.replay(kind: kind, payload: payload, at: place, isCopy: isCopy)
     }
 
     // MARK: Watermarks

@@ -9,7 +9,7 @@ package import QTasksWire
 
 /// What a record of the log tells.
 ///
-/// Kept for later: 7 cancel, 8 requeue, 9 evidence of a worker's end, 10 checkpoint, 11 copy.
+/// Kept for later: 7 cancel, 8 requeue, 9 evidence of a worker's end.
 package enum StoredKind: UInt8, Sendable {
     /// A task was added.
     case add = 1
@@ -23,6 +23,11 @@ package enum StoredKind: UInt8, Sendable {
     case stale = 5
     /// Who a worker is.
     case worker = 6
+    /// A task with all that had happened to it: it stands for its add and for every other record of it
+    /// that lies before, but for its result.
+    case carried = 11
+    /// A task that had ended is forgotten: the time that it is kept for is over.
+    case expire = 12
 }
 
 /// When a task may be leased, told so that neither a step of the wall clock nor a restart of the
@@ -92,7 +97,7 @@ package struct StoredAdd {
         let flags = try reader.u8("flags")
         durability = flags & 2 != 0 ? .written : .synced
         due = flags & 1 != 0 ? try StoredDue(from: &reader) : nil
-        envelope = reader.rest()
+        envelope = try Envelope(from: &reader).bytes
     }
 
     init(
@@ -298,7 +303,8 @@ package struct StoredWorker {
 }
 
 extension WireReader {
-    fileprivate mutating func storedStatus() throws(WireError) -> TaskStatus {
+    /// A status that a record has.
+    mutating func storedStatus() throws(WireError) -> TaskStatus {
         guard let status = try status() else { throw .invalid(field: "status") }
         return status
     }

@@ -19,6 +19,13 @@ package struct TaskEntry: Equatable {
         package static let watched = Flags(rawValue: 2)
         /// It asked for no more than `written`.
         package static let writtenSuffices = Flags(rawValue: 4)
+        /// It is due by the wall clock, whatever that is set to.
+        package static let dueByWall = Flags(rawValue: 16)
+        /// Its end is so long ago that it is about to be forgotten; not in the log.
+        package static let expiring = Flags(rawValue: 32)
+
+        /// What of it is known to this process alone.
+        static let fleeting: Flags = [.watched, .expiring]
     }
 
     package var id: TaskID
@@ -47,6 +54,10 @@ package struct TaskEntry: Equatable {
     package var lane: LaneTable.Number
     /// Of the newest lease.
     package var worker: WorkerTable.Number = WorkerTable.none
+    /// When it ended, in seconds since 1970; 0 unless it has.
+    package var endedAt: UInt32 = 0
+    /// How long it is kept from then on, in seconds, where its add said; else 0.
+    package var keptFor: UInt32 = 0
     package var priority: Int16
     package var epoch: UInt16 = 0
     package var status: TaskStatus

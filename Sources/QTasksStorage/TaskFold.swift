@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import AppendLog
 import CLinux
 package import QTasksModel
 package import QTasksWire
@@ -9,12 +10,18 @@ package import QTasksWire
 /// What opening replays and what is decided live goes through the same methods, one for each kind of
 /// record. They don't ask whether a record holds: that was decided before it was appended.
 package struct TaskFold {
-    package private(set) var index: TaskIndex
-    package private(set) var lanes = LaneTable()
-    package private(set) var workers = WorkerTable()
+    package internal(set) var index: TaskIndex
+    package internal(set) var lanes = LaneTable()
+    package internal(set) var workers = WorkerTable()
+
+    /// How many bytes of each segment somebody may still ask for.
+    package internal(set) var usage = SegmentUsage()
 
     /// The newest moment in the log: no later record has an earlier one.
-    package private(set) var latest = Timestamp(nanoseconds: 0)
+    package internal(set) var latest = Timestamp(nanoseconds: 0)
+
+    /// The newest record that was applied.
+    package internal(set) var lastSequence: UInt64 = 0
 
     /// How many tasks somebody waits for.
     private var watched = 0
@@ -25,7 +32,8 @@ package struct TaskFold {
     /// What due times that hold on the wall clock alone are reckoned from.
     var now: Now
 
-    private let bootID: TaskID
+    let bootID: TaskID
+    let seed: UInt64
 
     /// - Parameters:
     ///   - opened: The time of the opening.
@@ -34,27 +42,49 @@ package struct TaskFold {
     package init(opened: Now, bootID: TaskID, seed: UInt64) {
         now = opened
         self.bootID = bootID
+        self.seed = seed
         index = TaskIndex(seed: seed)
     }
 
-    /// One record as the log has it.
+    /// One record as the log has it, in the order in which they lie.
     ///
+    /// What a task has already is passed over: a checkpoint has some of what comes behind it.
+    ///
+    /// - Parameters:
+    ///   - kind: The record's.
+    ///   - payload: Its bytes.
+    ///   - place: Where it lies.
+    ///   - isCopy: Compaction carried it forward: it has the sequence of the one that it stands for.
     /// - Throws: Where its bytes are not what its kind has; nothing is then changed.
     package mutating func replay(
         kind: UInt8,
         payload: UnsafeRawBufferPointer,
-        at place: StoredPlace
+        at place: StoredPlace,
+        isCopy: Bool = false
     ) throws(WireError) {
         var reader = WireReader(payload)
         switch StoredKind(rawValue: kind) {
-        case .add: _ = try apply(try StoredAdd(from: &reader), at: place)
+        case .add:
+            let add = try StoredAdd(from: &reader)
+            let envelope = try Envelope(add.envelope)
+            guard index.number(of: envelope.id) == nil else { return }
+            _ = apply(add, envelope: envelope, at: place)
         case .lease: apply(try StoredLease(from: &reader), at: place)
-        case .finish: apply(try StoredFinish(from: &reader), at: place)
+        case .finish:
+            let finish = try StoredFinish(from: &reader)
+            if isCopy {
+                moveResult(of: finish.result.id, to: place)
+            } else {
+                apply(finish, at: place)
+            }
         case .release: apply(try StoredRelease(from: &reader), at: place)
         case .stale: apply(try StoredStale(from: &reader))
         case .worker: apply(try StoredWorker(from: &reader))
+        case .carried: try apply(try StoredCarried(from: &reader), at: place, isCopy: isCopy)
+        case .expire: apply(try StoredExpire(from: &reader), at: place)
         case nil: unknownRecords += 1
         }
+        if !isCopy { lastSequence = max(lastSequence, place.sequence) }
     }
 
     /// The moment a record gets: never earlier than one before it, also when the wall clock is set
@@ -66,35 +96,41 @@ package struct TaskFold {
     /// A task was added, and has the number that is returned.
     mutating func apply(
         _ add: StoredAdd,
-        at place: StoredPlace
-    ) throws(WireError) -> TaskIndex.Number {
-        apply(add, envelope: try Envelope(add.envelope), at: place)
-    }
-
-    mutating func apply(
-        _ add: StoredAdd,
         envelope: Envelope,
         at place: StoredPlace
     ) -> TaskIndex.Number {
         latest = max(latest, add.addedAt)
         let lane = lanes.number(name: envelope.name, queue: envelope.queue)
         let status: TaskStatus = add.due == nil ? .new : .scheduled
+        var flags: TaskEntry.Flags = add.durability == .written ? .writtenSuffices : []
+        if add.due?.boot == 0 { flags.insert(.dueByWall) }
         let number = index.insert(
             TaskEntry(
                 id: envelope.id,
                 sequence: place.sequence,
                 lastSequence: place.sequence,
                 added: place.position,
+                addedBytes: place.bytes,
                 due: add.due?.monotonic(at: now, bootID: bootID) ?? 0,
                 contentCRC: Self.contentCRC(envelope),
                 lane: lane,
+                keptFor: Self.keptFor(envelope),
                 priority: envelope.priority,
                 status: status,
-                flags: add.durability == .written ? .writtenSuffices : []
+                flags: flags
             )
         )
         lanes.count(lane, from: nil, to: status)
+        usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
         return number
+    }
+
+    /// What an add says of how long its task is kept, in seconds; 0 where it doesn't.
+    static func keptFor(_ envelope: Envelope) -> UInt32 {
+        guard !envelope.options.isEmpty,
+            let seconds = EnvelopeOptions.retentionSeconds(in: envelope.options)
+        else { return 0 }
+        return UInt32(clamping: max(1, seconds))
     }
 
     mutating func apply(_ lease: StoredLease, at place: StoredPlace) {
@@ -114,11 +150,12 @@ package struct TaskFold {
         guard let number = index.number(of: finish.result.id) else { return }
         change(number, at: place) { entry, fold in
             fold.give(&entry, to: finish.worker)
-            entry.finished = place.position
-            entry.finishedBytes = 0
+            fold.setResult(of: &entry, place.position, bytes: place.bytes)
             entry.due = finish.due?.monotonic(at: fold.now, bootID: fold.bootID) ?? 0
+            entry.flags.remove(.dueByWall)
             if OutcomeHead.isFailure(finish.result.outcome) { entry.failures &+= 1 }
             entry.status = finish.status
+            if finish.status.isFinal { entry.end(at: finish.at) }
         }
     }
 
@@ -131,6 +168,7 @@ package struct TaskFold {
             if release.isSuspect { entry.flags.insert(.suspect) }
             if release.status != .dead { entry.lease = .none }
             entry.status = release.status
+            if release.status.isFinal { entry.end(at: release.at) }
         }
     }
 
@@ -150,6 +188,8 @@ package struct TaskFold {
         setWatched(false, number)
         lanes.count(entry.lane, from: entry.status, to: nil)
         workers.release(entry.worker)
+        usage.remove(entry.addedBytes, in: entry.added.segment)
+        usage.remove(entry.finishedBytes, in: entry.finished.segment)
         index.remove(number)
     }
 
@@ -188,6 +228,7 @@ package struct TaskFold {
         _ body: (inout TaskEntry, inout TaskFold) -> Void
     ) {
         var entry = index[number]
+        guard place.sequence > entry.lastSequence else { return }
         let old = entry.status
         body(&entry, &self)
         entry.lastSequence = place.sequence
@@ -195,7 +236,7 @@ package struct TaskFold {
         lanes.count(entry.lane, from: old, to: entry.status)
     }
 
-    private mutating func give(_ entry: inout TaskEntry, to worker: WorkerID) {
+    mutating func give(_ entry: inout TaskEntry, to worker: WorkerID) {
         // the new one first: it may be the old one, which else would be forgotten in between
         let number = workers.retain(worker)
         workers.release(entry.worker)

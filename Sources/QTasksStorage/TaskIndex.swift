@@ -5,7 +5,7 @@ package import QTasksModel
 /// Every task of the store, by ID and by number.
 ///
 /// A task to which nothing has happened since its add takes 48 bytes (``TaskCore``) and a slot of 8
-/// in a table that is at least 40 % full; any other 56 more (``TaskProgress``). Nothing is ever copied
+/// in a table that is at least 40 % full; any other 64 more (``TaskProgress``). Nothing is ever copied
 /// or hashed anew as a whole: the longest insert goes through one shard of ``TaskSlots``.
 package struct TaskIndex {
     /// A task's place, good for as long as the store is open and the task is in it; then another

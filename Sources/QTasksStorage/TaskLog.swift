@@ -6,10 +6,13 @@ package import AppendLog
 package struct StoredPlace: Hashable, Sendable {
     package var sequence: UInt64
     package var position: RecordPosition
+    /// What the record takes up on disk.
+    package var bytes: Int
 
-    package init(sequence: UInt64, position: RecordPosition) {
+    package init(sequence: UInt64, position: RecordPosition, bytes: Int = 0) {
         self.sequence = sequence
         self.position = position
+        self.bytes = bytes
     }
 }
 
@@ -65,7 +68,11 @@ extension Log: TaskLog {
             head.withUnsafeBytes { target.copyMemory(from: $0) }
             UnsafeMutableRawBufferPointer(rebasing: target[head.count...]).copyMemory(from: body)
         }
-        return StoredPlace(sequence: sequence, position: position)
+        return StoredPlace(
+            sequence: sequence,
+            position: position,
+            bytes: Log.bytesOnDisk(payloadBytes: bytes)
+        )
     }
 
     package func withRecord<Result>(

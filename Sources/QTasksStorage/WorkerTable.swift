@@ -97,6 +97,12 @@ package struct WorkerTable: Equatable {
         numbers[id].flatMap { workers[Int($0)]?.process }
     }
 
+    /// Whether this is who the worker is, and its process may still be there.
+    func isCurrent(_ process: WorkerProcess, of id: WorkerID) -> Bool {
+        guard let number = numbers[id], let worker = workers[Int(number)] else { return false }
+        return worker.process == process && !worker.hasEnded
+    }
+
     package static func == (left: Self, right: Self) -> Bool { left.workers == right.workers }
 
     /// The number of a worker; a new one, which is idle, where it isn't known.

@@ -111,6 +111,22 @@ package struct EnvelopeOptions {
         }
     }
 
+    /// How long the task is kept once it has ended, in seconds, read without decoding anything else;
+    /// `nil` where that isn't said, or the bytes are no options.
+    package static func retentionSeconds(in bytes: UnsafeRawBufferPointer) -> UInt64? {
+        var reader = WireReader(bytes)
+        while !reader.isAtEnd {
+            guard let code = try? reader.u8("option tag"),
+                let count = try? reader.integer("option byte count", as: UInt16.self),
+                let value = try? reader.raw(Int(count), "option")
+            else { return nil }
+            guard code == OptionTag.retention.rawValue else { continue }
+            var field = WireReader(value)
+            return try? field.integer("retention")
+        }
+        return nil
+    }
+
     private mutating func read(
         _ tag: OptionTag,
         from value: inout WireReader

@@ -51,9 +51,8 @@ struct `Storage on a real log` {
     private static func open(_ folder: TemporaryFolder) throws -> (Log, StorageState) {
         var state = StorageState(settings: Bench.settings(), now: Bench().now)
         let log = try Log.open(at: folder.path + "/store", options: options, driver: .manual) {
-            let place = StoredPlace(sequence: $0.sequence, position: $0.position)
             do {
-                try state.replay(kind: $0.kind, payload: $0.payload, at: place)
+                try state.replay($0)
             } catch {
                 Issue.record("record \($0.sequence): \(error)")
             }

@@ -65,6 +65,8 @@ struct `The whole system in virtual time` {
         #expect(total.openings > seeds)
         #expect(total.releases > seeds)
         #expect(total.powerLosses > 0)
+        #expect(total.checkpoints > 0)
+        #expect(total.compacted > 0)
     }
 
     @Test(

@@ -22,10 +22,15 @@ struct AppendLogStorageLoop: ~Copyable {
     /// In nanoseconds.
     private static let pause: UInt64 = 1_000_000_000
 
+    /// How long a turn keeps house at most, in nanoseconds.
+    private static let housekeepingPause: UInt64 = 500_000
+
     private let mailbox: StorageMailbox
     private let logger: Logger
     private let log: Log
     private var state: StorageState
+    private var keeper: StorageKeeper
+    private var hasHousework = false
     private var poll: PollLoop
     private var waiting = WaitingAnswers()
 
@@ -69,22 +74,16 @@ struct AppendLogStorageLoop: ~Copyable {
             pid: getpid(),
             seed: .random(in: .min ... .max)
         )
-        var state = StorageState(settings: settings, now: .current)
-        var unreadable = 0
-        let log = try Log.open(
-            at: directory,
-            options: LogOptions(recordBytesMax: config.maxPayload + 1 << 20),
-            onProgress: { [doorbell = mailbox.doorbell] in doorbell.ring() },
-            replay: { record in
-                let place = StoredPlace(sequence: record.sequence, position: record.position)
-                do {
-                    try state.replay(kind: record.kind, payload: record.payload, at: place)
-                } catch {
-                    unreadable += 1
-                }
-            }
+        let space = try? PosixFiles().space(of: directory)
+        let store = try OpenedStore(
+            settings,
+            options: .store(config, space: space),
+            keeping: StorageKeeper.Settings(config),
+            onProgress: { [doorbell = mailbox.doorbell] in doorbell.ring() }
         )
-        if unreadable + log.recovery.lost.count > 0 {
+        let log = store.log
+        var state = store.state
+        if store.unreadable > 0 || log.recovery.isDamaged {
             logger.error(
                 "records of the store are damaged; everything else is there",
                 metadata: ["event": "records lost"]
@@ -99,6 +98,7 @@ struct AppendLogStorageLoop: ~Copyable {
         self.logger = logger
         self.log = log
         self.state = state
+        keeper = store.keeper
         self.poll = poll
         submitted = log.lastSequence
     }
@@ -108,6 +108,7 @@ struct AppendLogStorageLoop: ~Copyable {
             while try turn() {}
             try log.flush()
             hear()
+            keeper.writeLastCheckpoint(state, log)
             try log.close()
         } catch {
             let failure = state.failure.map { QTasksError.storeFailed($0) }
@@ -121,7 +122,7 @@ struct AppendLogStorageLoop: ~Copyable {
 
     /// - Returns: Whether there will be another.
     private mutating func turn() throws -> Bool {
-        try poll.setTimer(at: [idleAt, spaceAt].compactMap(\.self).min())
+        try poll.setTimer(at: hasHousework ? 1 : [idleAt, spaceAt].compactMap(\.self).min())
         let ready = try poll.wait([])
         if !ready.tokens.isEmpty {
             mailbox.doorbell.clear()
@@ -133,7 +134,17 @@ struct AppendLogStorageLoop: ~Copyable {
         submit()
         hear()
         if let failure = state.failure { waiting.failAll(.storeFailed(failure)) }
+        keepHouse()
         return !isClosed
+    }
+
+    private mutating func keepHouse() {
+        let end = MonotonicClock.nowNanoseconds() + Self.housekeepingPause
+        let pace = keeper.step(&state, log, now: .current) {
+            MonotonicClock.nowNanoseconds() >= end
+        }
+        hasHousework = pace == .soon
+        submit()
     }
 
     // MARK: Orders

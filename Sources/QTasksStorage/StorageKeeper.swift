@@ -1,0 +1,227 @@
+// Part of QTasks. License: see LICENSE.
+
+package import AppendLog
+package import QTasksModel
+
+/// Storage's housekeeping: checkpoints, compaction, history. In steps, so that nobody waits for it.
+package struct StorageKeeper {
+    /// What is fixed while Storage runs.
+    package struct Settings: Sendable, Equatable {
+        package var history: HistoryWindow
+        /// A checkpoint is written once this many bytes of records have no part in the last one, or
+        /// half of what that takes, if that is more: so that the next opening reads little, and
+        /// checkpoints are a small part of what is written.
+        package var checkpointBytes = 64 << 20
+
+        package init(history: HistoryWindow) {
+            self.history = history
+        }
+
+        /// What a system's settings say.
+        package init(_ config: QueueConfig) {
+            history = HistoryWindow(age: 24 * 3600 * 1_000_000_000, bytes: 1 << 30)
+        }
+    }
+
+    /// Whether there is more to do.
+    package enum Pace: Hashable {
+        /// Nothing until something changes.
+        case idle
+        /// Go on with the next turn.
+        case soon
+        /// The log calls when it has got further.
+        case waiting
+    }
+
+    /// How many tasks of a checkpoint, and records of a compaction, are dealt with between two looks at
+    /// the clock.
+    private static let entriesAtATime = 256
+    private static let recordsAtATime = 16
+
+    private let settings: Settings
+    private var walk: CheckpointWalk?
+    private var newestCheckpoint: UInt32 = 0
+    /// Compact up to here whether it pays or not: somebody asked for it.
+    private var forcedBefore: UInt32?
+    /// Where compaction met a record that can't be read.
+    package private(set) var damage: RecordPosition?
+
+    package init(settings: Settings) {
+        self.settings = settings
+    }
+
+    /// Does a little of whatever is to be done.
+    ///
+    /// - Parameters:
+    ///   - state: The core that the log belongs to.
+    ///   - log: The log.
+    ///   - now: The time of this turn.
+    ///   - isOver: Whether the step has taken as long as it may.
+    /// - Returns: When to go on.
+    package mutating func step(
+        _ state: inout StorageState,
+        _ log: Log,
+        now: Now,
+        isOver: () -> Bool
+    ) -> Pace {
+        guard state.failure == nil else { return .idle }
+        state.tasks.now = now
+        log.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
+        let paces = [
+            writeCheckpoint(state, log, isOver), compact(&state, log, isOver),
+        ]
+        if paces.contains(.soon) { return .soon }
+        return paces.contains(.waiting) ? .waiting : .idle
+    }
+
+    /// Compacts every segment that is complete by now, also where it gains nothing.
+    package mutating func compactAll(_ log: Log) {
+        forcedBefore = log.segments.last?.index
+    }
+
+    /// Whether a compaction that was asked for goes on.
+    package var isForced: Bool { forcedBefore != nil }
+
+    // MARK: Checkpoints
+
+    private mutating func writeCheckpoint(
+        _ state: StorageState,
+        _ log: Log,
+        _ isOver: () -> Bool
+    ) -> Pace {
+        forgetOldCheckpoints(log, state)
+        if walk == nil {
+            guard !log.isWritingCheckpoint, isCheckpointDue(log), log.hasRoom else { return .idle }
+            log.beginCheckpoint()
+            walk = CheckpointWalk()
+        }
+        if log.checkpointFailure != nil {
+            log.abandonCheckpoint()
+            walk = nil
+            return .idle
+        }
+        while walk != nil, log.takesCheckpointBlocks {
+            advance(state, log)
+            if isOver() { return .soon }
+        }
+        return walk == nil ? .idle : .waiting
+    }
+
+    private mutating func advance(_ state: StorageState, _ log: Log) {
+        let isDone = walk?.step(state.tasks, atMost: Self.entriesAtATime) { block in
+            log.addCheckpointBlock(block)
+        }
+        guard isDone == true else { return }
+        walk = nil
+        log.endCheckpoint(stamp: UInt64(clamping: state.tasks.latest.nanoseconds))
+    }
+
+    private func isCheckpointDue(_ log: Log) -> Bool {
+        let last = log.checkpoints.last?.bytes ?? 0
+        return log.bytesSinceCheckpoint >= max(settings.checkpointBytes, last / 2)
+    }
+
+    /// Writes a checkpoint to its end, so that the next opening has nothing else to read; for an orderly
+    /// end.
+    ///
+    /// Blocks. Does nothing where little has happened since the last one.
+    package mutating func writeLastCheckpoint(_ state: StorageState, _ log: Log) {
+        guard state.failure == nil, log.hasRoom,
+            walk != nil || log.bytesSinceCheckpoint >= 1 << 20
+        else { return }
+        if walk == nil, !log.isWritingCheckpoint {
+            log.beginCheckpoint()
+            walk = CheckpointWalk()
+        }
+        while walk != nil, log.checkpointFailure == nil, log.failure == nil {
+            if log.takesCheckpointBlocks { advance(state, log) } else { log.waitForHousekeeping() }
+        }
+        walk = nil
+    }
+
+    private mutating func forgetOldCheckpoints(_ log: Log, _ state: StorageState) {
+        let checkpoints = log.checkpoints
+        guard let newest = checkpoints.last?.number, newest != newestCheckpoint else { return }
+        newestCheckpoint = newest
+        base(log, state).obsolete.forEach(log.removeCheckpoint)
+    }
+
+    private func base(_ log: Log, _ state: StorageState) -> HistoryBase {
+        HistoryBase(
+            settings.history,
+            checkpoints: log.checkpoints,
+            now: UInt64(clamping: state.tasks.latest.nanoseconds),
+            bytesSince: log.bytes(since:)
+        )
+    }
+
+    // MARK: Compaction
+
+    private mutating func compact(
+        _ state: inout StorageState,
+        _ log: Log,
+        _ isOver: () -> Bool
+    ) -> Pace {
+        if !log.isCompacting {
+            guard damage == nil, isWorthCompacting(state, log), log.beginCompaction() else {
+                return .idle
+            }
+        }
+        while true {
+            for _ in 0..<Self.recordsAtATime {
+                switch compactOne(&state, log) {
+                case .record: break
+                case .waiting: return .waiting
+                case .finished:
+                    state.tasks.usage.drop(before: log.segments[0].index)
+                    return .soon
+                case .damaged(let position):
+                    damage = position
+                    state.reportDamage(position)
+                    return .idle
+                case nil: return .idle
+                }
+            }
+            if isOver() { return .soon }
+        }
+    }
+
+    /// One record; `nil` where there is no room for it, or the log has failed.
+    private func compactOne(_ state: inout StorageState, _ log: Log) -> CompactionStep? {
+        var failure: AppendLogError?
+        let step = log.compactNext { view in
+            do throws(AppendLogError) {
+                try state.carry(view, to: log)
+            } catch {
+                failure = error
+            }
+        }
+        guard let failure else { return step }
+        log.abandonCompaction()
+        if !failure.isNoSpace { state.fail("\(failure)") }
+        return nil
+    }
+
+    /// What is dead is worth more than what is alive costs to copy, where history leaves it to us; or
+    /// the room is needed.
+    private mutating func isWorthCompacting(_ state: StorageState, _ log: Log) -> Bool {
+        guard let oldest = log.compactable else {
+            forcedBefore = nil
+            return false
+        }
+        if let before = forcedBefore {
+            if oldest.index < before { return true }
+            forcedBefore = nil
+        }
+        let first = log.hasRoom ? base(log, state).firstSegment : .max
+        guard oldest.index < first else { return false }
+        var (alive, dead) = (0, 0)
+        for segment in log.segments {
+            guard segment.index < first, let end = segment.end else { continue }
+            let living = state.tasks.usage[segment.index]
+            alive += living
+            dead += max(0, end - living)
+        }
+        return log.hasRoom ? dead > alive : dead >= 1 << 20
+    }
+}

@@ -1,0 +1,155 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What the core does for the log's sake: it carries forward what is alive, forgets what is over, and
+// tells a checkpoint what it knows.
+
+package import AppendLog
+import QTasksModel
+import QTasksWire
+
+extension StorageState {
+    /// A part of a checkpoint, at opening.
+    ///
+    /// - Returns: Whether it can be used.
+    package mutating func restore(
+        _ part: CheckpointPart,
+        _ reading: inout CheckpointReading
+    ) -> Bool {
+        switch part {
+        case .begin:
+            reading = CheckpointReading()
+            tasks.reset()
+            last = 0
+            return true
+        case .block(let bytes):
+            do {
+                try reading.take(bytes, into: &tasks)
+                return true
+            } catch {
+                return false
+            }
+        case .end:
+            last = tasks.lastSequence
+            return reading.isWhole
+        }
+    }
+
+    /// A record of the segment that is compacted: carries it forward if somebody may still ask for it.
+    ///
+    /// An add goes on as `CARRIED`, with all that has happened to its task since: the records that tell
+    /// it, which lie before that from now on, can then go with their segments. Only the result is kept
+    /// as it is.
+    ///
+    /// - Throws: Where the log takes nothing more.
+    mutating func carry(_ view: borrowing RecordView, to log: Log) throws(AppendLogError) {
+        switch StoredKind(rawValue: view.kind) {
+        case .add, .carried: try carryTask(view, to: log)
+        case .finish: try carryResult(view, to: log)
+        case .worker: try carryWorker(view, to: log)
+        case .lease, .release, .stale, .expire: break
+        case nil: _ = try carryAsItIs(view, to: log)
+        }
+    }
+
+    private mutating func carryTask(
+        _ view: borrowing RecordView,
+        to log: Log
+    ) throws(AppendLogError) {
+        var reader = WireReader(view.payload)
+        guard let add = try? StoredAdd(from: &reader), let envelope = try? Envelope(add.envelope)
+        else { return reportUnknown(view) }
+        guard let number = tasks.index.number(of: envelope.id),
+            tasks.index.core(number).added == view.position,
+            !tasks.index.core(number).flags.contains(.expiring)
+        else { return }
+        head.removeAll()
+        tasks.carried(number, add: add).writeState(to: &head)
+        let addBytes = view.payload.count - reader.left
+        let source = UnsafeRawBufferPointer(rebasing: view.payload[..<addBytes])
+        let bytes = addBytes + head.bytes.count
+        let position = try log.carry(
+            view,
+            kind: StoredKind.carried.rawValue,
+            payloadBytes: bytes
+        ) { target in
+            target.copyMemory(from: source)
+            head.bytes.withUnsafeBytes {
+                UnsafeMutableRawBufferPointer(rebasing: target[addBytes...]).copyMemory(from: $0)
+            }
+        }
+        tasks.moveAdd(of: number, to: place(view, position, bytes))
+    }
+
+    private mutating func carryResult(
+        _ view: borrowing RecordView,
+        to log: Log
+    ) throws(AppendLogError) {
+        var reader = WireReader(view.payload)
+        guard let finish = try? StoredFinish(from: &reader) else { return reportUnknown(view) }
+        guard let number = tasks.index.number(of: finish.result.id),
+            tasks.index[number].finished == view.position,
+            !tasks.index.core(number).flags.contains(.expiring)
+        else { return }
+        let position = try carryAsItIs(view, to: log)
+        tasks.moveResult(
+            of: finish.result.id,
+            to: place(view, position, view.payload.count)
+        )
+    }
+
+    /// A worker that lives, or may: without it, a restart would take the tasks that it runs away.
+    private mutating func carryWorker(
+        _ view: borrowing RecordView,
+        to log: Log
+    ) throws(AppendLogError) {
+        var reader = WireReader(view.payload)
+        guard let worker = try? StoredWorker(from: &reader) else { return reportUnknown(view) }
+        guard tasks.workers.isCurrent(worker.process, of: worker.id) else { return }
+        _ = try carryAsItIs(view, to: log)
+    }
+
+    private func carryAsItIs(
+        _ view: borrowing RecordView,
+        to log: Log
+    ) throws(AppendLogError) -> RecordPosition {
+        let payload = view.payload
+        return try log.carry(
+            view,
+            kind: view.kind,
+            flags: view.flags,
+            payloadBytes: payload.count
+        ) { $0.copyMemory(from: payload) }
+    }
+
+    private func place(
+        _ view: borrowing RecordView,
+        _ position: RecordPosition,
+        _ payloadBytes: Int
+    ) -> StoredPlace {
+        StoredPlace(
+            sequence: view.sequence,
+            position: position,
+            bytes: Log.bytesOnDisk(payloadBytes: payloadBytes, isCarried: true)
+        )
+    }
+
+    /// Compaction met a record that was durable and can't be read.
+    mutating func reportDamage(_ position: RecordPosition) {
+        notice(
+            "record damaged",
+            "segment \(position.segment) of the store in '\(settings.directory)' is damaged at byte "
+                + "\(position.offset): it stays, and nothing is compacted any more; stop the system and "
+                + "run 'log repair'",
+            isWarning: true
+        )
+    }
+
+    /// It has whole bytes that make no sense: left out at opening as well.
+    private mutating func reportUnknown(_ view: borrowing RecordView) {
+        notice(
+            "record unknown",
+            "record \(view.sequence) makes no sense to this version and was not carried forward",
+            isWarning: true
+        )
+    }
+}

@@ -1,0 +1,151 @@
+// Part of QTasks. License: see LICENSE.
+//
+// What compaction and retention make of tasks: nothing that anybody outside would notice.
+
+import AppendLog
+import QTasksModel
+import QTasksWire
+
+extension TaskFold {
+    /// A task stands at another place, with all that had happened to it by then.
+    ///
+    /// - Parameter isCopy: Compaction wrote it; else it begins the task, in a store that was salvaged.
+    mutating func apply(
+        _ carried: StoredCarried,
+        at place: StoredPlace,
+        isCopy: Bool
+    ) throws(WireError) {
+        let envelope = try Envelope(carried.add.envelope)
+        latest = max(latest, carried.add.addedAt, carried.endedAt)
+        if let number = index.number(of: envelope.id) {
+            // what a checkpoint has is at least as new, or else it is this very task
+            let known = index[number]
+            guard known.sequence == place.sequence, known.added < place.position else { return }
+            if known.lastSequence >= carried.lastSequence { return moveAdd(of: number, to: place) }
+            remove(number)  // records between were lost, and this one knows of them
+        }
+        insert(carried, envelope, at: place, isCopy: isCopy)
+    }
+
+    private mutating func insert(
+        _ carried: StoredCarried,
+        _ envelope: Envelope,
+        at place: StoredPlace,
+        isCopy: Bool
+    ) {
+        let lane = lanes.number(name: envelope.name, queue: envelope.queue)
+        var entry = TaskEntry(
+            id: envelope.id,
+            sequence: place.sequence,
+            lastSequence: isCopy ? carried.lastSequence : place.sequence,
+            added: place.position,
+            addedBytes: place.bytes,
+            finished: carried.finished,
+            finishedBytes: Int(carried.finishedBytes),
+            lease: carried.lease,
+            due: carried.due?.monotonic(at: now, bootID: bootID) ?? 0,
+            attempt: carried.attempt,
+            failures: carried.failures,
+            deaths: carried.deaths,
+            contentCRC: Self.contentCRC(envelope),
+            lane: lane,
+            keptFor: Self.keptFor(envelope),
+            priority: envelope.priority,
+            epoch: carried.epoch,
+            status: carried.status,
+            flags: carried.add.durability == .written ? .writtenSuffices : []
+        )
+        if carried.isSuspect { entry.flags.insert(.suspect) }
+        if carried.due?.boot == 0 { entry.flags.insert(.dueByWall) }
+        if carried.status.isFinal { entry.end(at: carried.endedAt) }
+        let nobody = WorkerID(high: 0, low: 0)
+        if carried.worker != nobody { entry.worker = workers.retain(carried.worker) }
+        let number = index.insert(entry)
+        lanes.count(lane, from: nil, to: entry.status)
+        usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
+        usage.add(index[number].finishedBytes, in: entry.finished.segment)
+    }
+
+    mutating func apply(_ expire: StoredExpire, at place: StoredPlace) {
+        latest = max(latest, expire.at)
+        guard let number = index.number(of: expire.id),
+            place.sequence > index[number].lastSequence
+        else { return }
+        remove(number)
+    }
+
+    /// Its add stands at another place.
+    mutating func moveAdd(of number: TaskIndex.Number, to place: StoredPlace) {
+        var entry = index[number]
+        usage.remove(entry.addedBytes, in: entry.added.segment)
+        entry.added = place.position
+        entry.addedBytes = place.bytes
+        index[number] = entry
+        usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
+    }
+
+    /// Its result stands at another place, unless it has a newer one.
+    mutating func moveResult(of id: TaskID, to place: StoredPlace) {
+        guard let number = index.number(of: id) else { return }
+        var entry = index[number]
+        // an ID may have been forgotten and used again
+        guard place.sequence > entry.sequence, entry.finished < place.position else { return }
+        setResult(of: &entry, place.position, bytes: place.bytes)
+        index[number] = entry
+    }
+
+    mutating func setResult(of entry: inout TaskEntry, _ place: RecordPosition, bytes: Int) {
+        usage.remove(entry.finishedBytes, in: entry.finished.segment)
+        entry.finished = place
+        entry.finishedBytes = PackedSize(bytes: bytes).bytes
+        usage.add(entry.finishedBytes, in: place.segment)
+    }
+
+    /// A task with all that has happened to it, to be written behind its add.
+    func carried(_ number: TaskIndex.Number, add: StoredAdd) -> StoredCarried {
+        let entry = index[number]
+        let worker =
+            entry.worker == WorkerTable.none
+            ? WorkerID(high: 0, low: 0) : workers[entry.worker].id
+        return StoredCarried(
+            add: add,
+            status: entry.status,
+            isSuspect: entry.isSuspect,
+            epoch: entry.epoch,
+            attempt: entry.attempt,
+            failures: entry.failures,
+            deaths: entry.deaths,
+            lease: entry.lease,
+            worker: worker,
+            lastSequence: entry.lastSequence,
+            finished: entry.finished,
+            finishedBytes: UInt32(clamping: entry.finishedBytes),
+            due: due(of: entry, add: add),
+            endedAt: Timestamp(nanoseconds: Int64(entry.endedAt) * 1_000_000_000)
+        )
+    }
+
+    /// When a scheduled task is due, on both clocks.
+    private func due(of entry: TaskEntry, add: StoredAdd) -> StoredDue? {
+        guard entry.status == .scheduled else { return nil }
+        // as it was said, where it was
+        return entry.finished == .none ? add.due ?? storedDue(of: entry) : storedDue(of: entry)
+    }
+
+    /// When a scheduled task is due, reckoned back to both clocks.
+    func storedDue(of entry: TaskEntry) -> StoredDue {
+        let wait = Int64(clamping: entry.due) - Int64(clamping: now.monotonic)
+        return StoredDue(
+            wall: Timestamp(nanoseconds: now.wall.nanoseconds &+ wait),
+            boot: entry.flags.contains(.dueByWall) ? 0 : entry.due,
+            bootID: bootID
+        )
+    }
+}
+
+extension TaskEntry {
+    /// It came to its end.
+    mutating func end(at moment: Timestamp) {
+        endedAt = UInt32(clamping: moment.nanoseconds / 1_000_000_000)
+    }
+}
