@@ -286,7 +286,7 @@ struct `A new session` {
 
     @Test func `comes in pieces where there is much to tell`() throws {
         var bench = Bench()
-        for _ in 0..<30_000 { try bench.add(bench.submission()) }
+        for _ in 0..<22_000 { try bench.add(bench.submission()) }
         bench.state.brokerSession(incarnation: 7, globalConfigPid: 0)
         let messages = bench.state.flush().toBroker.dropFirst()
         #expect(messages.count == 2)

@@ -178,3 +178,50 @@ struct `Messages` {
         }
     }
 }
+
+@Suite
+struct `A snapshot` {
+    private static let placement = Placement(
+        place: QueuedPlace(sequence: 1 << 40, handle: 7),
+        priority: -2,
+        isSuspect: true,
+        name: "größe",
+        queue: "images"
+    )
+
+    private static let run = QueuedRun(
+        priority: 3,
+        isSuspect: false,
+        name: "work",
+        queue: "default",
+        places: (1...1000).map { QueuedPlace(sequence: $0 * 3, handle: UInt32($0)) }
+    )
+
+    @Test(
+        arguments: [
+            .queued(run), .scheduled(placement, due: 9),
+            .running(
+                placement,
+                id: TaskID(),
+                lease: Lease(incarnation: 1, counter: 2),
+                worker: WorkerID()
+            ),
+            .end,
+        ] as [SnapshotItem]
+    )
+    func `is read as it was written`(item: SnapshotItem) throws {
+        var writer = WireWriter()
+        item.write(to: &writer)
+        try writer.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            let read = try SnapshotItem(from: &reader)
+            #expect(read == item && reader.isAtEnd)
+        }
+    }
+
+    @Test func `takes 12 bytes for a queued task`() {
+        var writer = WireWriter()
+        Self.run.write(to: &writer)
+        #expect(writer.count == 1000 * 12 + 20)
+    }
+}
