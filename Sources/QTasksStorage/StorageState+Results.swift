@@ -81,6 +81,7 @@ extension StorageState {
             tasks.apply(stored, at: place)
             let verdict = PendingVerdict.finished(task, result.lease, worker)
             tell(verdict, place.sequence, once: entry.durability, log: log)
+            needSyncInInterval(of: entry, now: now, log: log)
             trace("result", entry.id, "worker \(worker)")
         case .noSpace:
             // the worker keeps it and sends it again

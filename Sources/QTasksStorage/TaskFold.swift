@@ -87,7 +87,7 @@ package struct TaskFold {
                 lane: lane,
                 priority: envelope.priority,
                 status: status,
-                flags: add.durability == .written ? .writtenSuffices : []
+                flags: TaskEntry.Flags(add.durability)
             )
         )
         lanes.count(lane, from: nil, to: status)

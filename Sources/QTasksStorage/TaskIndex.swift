@@ -17,8 +17,10 @@ package struct TaskEntry: Equatable {
         package static let suspect = Flags(rawValue: 1)
         /// Somebody waits for its end; not in the log.
         package static let watched = Flags(rawValue: 2)
-        /// It asked for no more than `written`.
+        /// It asked for no more than `written` before anybody hears of it.
         package static let writtenSuffices = Flags(rawValue: 4)
+        /// What is told of it is synced within an interval, which its add has.
+        package static let interval = Flags(rawValue: 8)
     }
 
     package var id: TaskID
@@ -52,7 +54,8 @@ extension TaskEntry {
     var isSuspect: Bool { flags.contains(.suspect) }
     var isWatched: Bool { flags.contains(.watched) }
 
-    /// How durable its add and its results are before anybody hears of them.
+    /// How durable its add and its results are before anybody hears of them; an interval goes on from
+    /// there.
     var durability: Durability { flags.contains(.writtenSuffices) ? .written : .synced }
 }
 
@@ -128,5 +131,16 @@ package struct TaskIndex {
     private func hash(_ id: TaskID) -> Int {
         let mixed = (id.low ^ seed).multipliedFullWidth(by: id.high ^ 0x9E37_79B9_7F4A_7C15)
         return Int(truncatingIfNeeded: mixed.high ^ mixed.low)
+    }
+}
+
+extension TaskEntry.Flags {
+    /// Those that follow from what its add asked for.
+    init(_ durability: Durability) {
+        switch durability {
+        case .synced: self = []
+        case .written: self = .writtenSuffices
+        case .interval: self = [.writtenSuffices, .interval]
+        }
     }
 }

@@ -121,7 +121,7 @@ struct AppendLogStorageLoop: ~Copyable {
 
     /// - Returns: Whether there will be another.
     private mutating func turn() throws -> Bool {
-        try poll.setTimer(at: [idleAt, spaceAt].compactMap(\.self).min())
+        try poll.setTimer(at: [idleAt, spaceAt, state.syncDeadline].compactMap(\.self).min())
         let ready = try poll.wait([])
         if !ready.tokens.isEmpty {
             mailbox.doorbell.clear()
@@ -256,7 +256,7 @@ struct AppendLogStorageLoop: ~Copyable {
     // MARK: The log
 
     private mutating func submit() {
-        let wantsSync = state.takeSyncWish()
+        let wantsSync = state.takeSyncWish(now: MonotonicClock.nowNanoseconds())
         guard log.lastSequence > submitted || wantsSync else { return }
         log.submit(sync: wantsSync)
         submitted = log.lastSequence
