@@ -41,10 +41,12 @@ public struct AddOptions: Sendable {
     /// Trace context and the like.
     public var headers: [TaskSubmission.Header] = []
 
-    /// What an acknowledgement has survived.
+    /// What an acknowledgement has survived, and a result that is told.
     public var durability: Durability?
 
-    /// How long the finished task is kept.
+    /// How long the finished task is kept, at least 10 minutes.
+    ///
+    /// Less is ``QTasksError/Code/badOption``: within that time a repeated add is the same task.
     public var retention: Duration?
 
     public init() {}
@@ -77,7 +79,7 @@ public struct AddOptions: Sendable {
         submission.parent = parent
         submission.headers = headers
         submission.durability = durability
-        submission.retentionSeconds = retention.map { $0.wholeMilliseconds / 1000 }
+        submission.retentionSeconds = (retention ?? defaults?.retention).map(\.wholeSeconds)
         return submission
     }
 }
@@ -86,6 +88,7 @@ public struct AddOptions: Sendable {
 struct TaskDefaults: Sendable {
     let queue: String?
     let priority: Int16?
+    let retention: Duration?
 }
 
 extension Duration {
@@ -96,5 +99,11 @@ extension Duration {
         let rest = UInt64((attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000)
         let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1000)
         return overflow ? .max : whole + rest
+    }
+
+    /// Rounded up, too.
+    var wholeSeconds: UInt64 {
+        let (seconds, rest) = wholeMilliseconds.quotientAndRemainder(dividingBy: 1000)
+        return rest == 0 ? seconds : seconds + 1
     }
 }

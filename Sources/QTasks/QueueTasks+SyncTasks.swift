@@ -15,6 +15,8 @@ extension QueueTasks {
     ///   - priority: Its priority where an add doesn't say; higher goes first.
     ///   - retry: How often it is tried, and how long it waits in between.
     ///   - timeout: How long one attempt may run; then it is cancelled and counts as an error.
+    ///   - retention: How long it is kept once it has ended, where an add doesn't say; `nil`: as the system
+    ///     is set. At least 10 minutes, else its adds are refused.
     ///   - retryIf: Which errors are worth another attempt; `nil`: all.
     ///   - middlewares: What runs around each attempt, the first outermost.
     ///   - handler: Blocks its thread as long as it likes.
@@ -27,6 +29,7 @@ extension QueueTasks {
         priority: Int16? = nil,
         retry: RetryPolicy = .none,
         timeout: Duration? = nil,
+        retention: Duration? = nil,
         retryIf: (@Sendable (any Error) -> Bool)? = nil,
         middlewares: [any TaskMiddleware] = [],
         handler: @escaping @Sendable (Input, TaskContext) throws -> Output
@@ -47,7 +50,7 @@ extension QueueTasks {
                 middlewares: middlewares,
                 kind: .blocking(definition.blockingBytes(of: handler))
             ),
-            TaskDefaults(queue: queue, priority: priority)
+            TaskDefaults(queue: queue, priority: priority, retention: retention)
         )
         return SyncTask(definition)
     }
@@ -60,6 +63,7 @@ extension QueueTasks {
         priority: Int16? = nil,
         retry: RetryPolicy = .none,
         timeout: Duration? = nil,
+        retention: Duration? = nil,
         retryIf: (@Sendable (any Error) -> Bool)? = nil,
         middlewares: [any TaskMiddleware] = [],
         handler: @escaping @Sendable (Input, TaskContext) throws -> Void
@@ -80,7 +84,7 @@ extension QueueTasks {
                 middlewares: middlewares,
                 kind: .blocking(definition.blockingBytes(of: handler))
             ),
-            TaskDefaults(queue: queue, priority: priority)
+            TaskDefaults(queue: queue, priority: priority, retention: retention)
         )
         return SyncTask(definition)
     }
@@ -93,6 +97,7 @@ extension QueueTasks {
         priority: Int16? = nil,
         retry: RetryPolicy = .none,
         timeout: Duration? = nil,
+        retention: Duration? = nil,
         retryIf: (@Sendable (any Error) -> Bool)? = nil,
         middlewares: [any TaskMiddleware] = [],
         handler: @escaping @Sendable (TaskContext) throws -> Output
@@ -113,7 +118,7 @@ extension QueueTasks {
                 middlewares: middlewares,
                 kind: .blocking(definition.blockingBytes { _, context in try handler(context) })
             ),
-            TaskDefaults(queue: queue, priority: priority)
+            TaskDefaults(queue: queue, priority: priority, retention: retention)
         )
         return SyncTask(definition)
     }
@@ -126,6 +131,7 @@ extension QueueTasks {
         priority: Int16? = nil,
         retry: RetryPolicy = .none,
         timeout: Duration? = nil,
+        retention: Duration? = nil,
         retryIf: (@Sendable (any Error) -> Bool)? = nil,
         middlewares: [any TaskMiddleware] = [],
         handler: @escaping @Sendable (TaskContext) throws -> Void
@@ -146,7 +152,7 @@ extension QueueTasks {
                 middlewares: middlewares,
                 kind: .blocking(definition.blockingBytes { _, context in try handler(context) })
             ),
-            TaskDefaults(queue: queue, priority: priority)
+            TaskDefaults(queue: queue, priority: priority, retention: retention)
         )
         return SyncTask(definition)
     }

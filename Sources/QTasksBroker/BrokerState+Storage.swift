@@ -366,7 +366,7 @@ extension BrokerState {
         _ sequence: UInt64,
         exists: Bool
     ) {
-        if pending.durability == .written || sequence <= storage.durable {
+        if pending.durability.isToldOnceWritten || sequence <= storage.durable {
             clients.acknowledge(pending, exists: exists)
         } else {
             clients.awaitDurable(sequence, pending, exists: exists)

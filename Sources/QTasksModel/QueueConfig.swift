@@ -25,6 +25,17 @@ public struct QueueConfig: Sendable, Equatable {
     /// Tasks that may wait at once; `nil`: as many as the disk holds.
     public var maxQueued: Int?
 
+    /// How long finished tasks are kept.
+    public var retention = RetentionRules()
+
+    /// Bytes that the store may take on disk; `nil`: no bound but the disk.
+    ///
+    /// At least ``leastQuota(maxPayload:)``.
+    public var quota: Int?
+
+    /// How far back the log keeps what happened.
+    public var history: HistoryWindow = .standard
+
     /// Least weight of what is logged: `trace`, `debug`, `info`, `notice`, `warning`, `error`, `critical`.
     public var logLevel = "info"
 
@@ -36,8 +47,8 @@ public struct QueueConfig: Sendable, Equatable {
     /// The settings with what the environment says laid over them.
     ///
     /// Reads `QTASKS_WORKERS`, `QTASKS_SLOTS`, `QTASKS_GRACE` (seconds), `QTASKS_DURABILITY`,
-    /// `QTASKS_MAX_DELIVERIES`, `QTASKS_MAX_PAYLOAD` (bytes), `QTASKS_MAX_QUEUED`, `QTASKS_LOG_LEVEL` and
-    /// `QTASKS_LISTEN`.
+    /// `QTASKS_MAX_DELIVERIES`, `QTASKS_MAX_PAYLOAD` (bytes), `QTASKS_MAX_QUEUED`, `QTASKS_RETENTION`,
+    /// `QTASKS_QUOTA`, `QTASKS_HISTORY`, `QTASKS_LOG_LEVEL` and `QTASKS_LISTEN`.
     ///
     /// - Parameter lookUp: Gives a variable's value; this process's environment unless told otherwise.
     /// - Returns: The merged settings.
@@ -68,6 +79,9 @@ public struct QueueConfig: Sendable, Equatable {
         case maxDeliveries = "max-deliveries"
         case maxPayload = "max-payload"
         case maxQueued = "max-queued"
+        case retention
+        case quota
+        case history
         case logLevel = "log-level"
         case listen
 
@@ -81,6 +95,29 @@ public struct QueueConfig: Sendable, Equatable {
     public static let logLevels = [
         "trace", "debug", "info", "notice", "warning", "error", "critical",
     ]
+
+    /// The least that ``quota`` may be for any payload: four segments of the log, 256 MiB.
+    public static let quotaMin = 256 << 20
+
+    /// The least that ``quota`` may be where payloads may be that long: room for four records of that
+    /// size with what goes with them, and never less than ``quotaMin``.
+    public static func leastQuota(maxPayload: Int) -> Int {
+        max(quotaMin, 4 * (maxPayload + 2 << 20))
+    }
+
+    /// Whether the settings go together, each of them being fine.
+    ///
+    /// - Throws: ``QTasksError/Code/badConfiguration`` naming those that don't.
+    public func check() throws(QTasksError) {
+        guard let quota else { return }
+        let least = Self.leastQuota(maxPayload: maxPayload)
+        guard quota < least else { return }
+        throw QTasksError(
+            .badConfiguration,
+            "quota is '\(BytesText.text(UInt64(clamping: quota)))'; with a max-payload of \(maxPayload) it takes at "
+                + "least \(BytesText.text(UInt64(clamping: least))): four of the log's segments"
+        )
+    }
 
     /// Sets one value from text.
     ///
@@ -110,12 +147,27 @@ public struct QueueConfig: Sendable, Equatable {
         case .grace: grace = try Self.seconds(text, origin)
         case .durability:
             guard let level = Durability(text) else {
-                throw Self.bad(origin, text, "'synced' or 'written'")
+                throw Self.bad(origin, text, Durability.allowedTexts)
             }
             durability = level
         case .maxDeliveries: maxDeliveries = UInt32(try number(1...1_000_000))
         case .maxPayload: maxPayload = try number(1024...(1 << 30))
         case .maxQueued: maxQueued = try number(1...Int(Int32.max))
+        case .retention:
+            guard let rules = RetentionRules(text) else {
+                throw Self.bad(origin, text, RetentionRules.allowedTexts)
+            }
+            retention = rules
+        case .quota:
+            guard let bytes = BytesText.bytes(text), bytes >= Self.quotaMin else {
+                throw Self.bad(origin, text, "bytes such as '10GiB' or '500MB', at least 256MiB")
+            }
+            quota = Int(bytes)
+        case .history:
+            guard let window = HistoryWindow(text) else {
+                throw Self.bad(origin, text, "AGE,BYTES such as '24h,1GiB', or '0' for none")
+            }
+            history = window
         case .logLevel:
             guard Self.logLevels.contains(text) else {
                 throw Self.bad(origin, text, "one of \(Self.logLevels.joined(separator: ", "))")
@@ -144,6 +196,9 @@ public struct QueueConfig: Sendable, Equatable {
         case .maxDeliveries: String(maxDeliveries)
         case .maxPayload: String(maxPayload)
         case .maxQueued: maxQueued.map { String($0) }
+        case .retention: retention.description
+        case .quota: quota.map { BytesText.text(UInt64(clamping: $0)) }
+        case .history: history.description
         case .logLevel: logLevel
         case .listen: listen
         }

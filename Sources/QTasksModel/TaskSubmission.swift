@@ -62,9 +62,8 @@ public struct TaskSubmission: Sendable, Equatable {
     /// system is set.
     public var durability: Durability?
 
-    /// How long the finished task is kept, in seconds; `nil`: as the system is set.
-    ///
-    /// Carried and recorded.
+    /// How long the finished task is kept, in seconds, at least ``Retention/secondsMin``; `nil`: as the
+    /// system is set.
     public var retentionSeconds: UInt64?
 
     /// One pair of the ``TaskSubmission/headers``.

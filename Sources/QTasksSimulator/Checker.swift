@@ -18,6 +18,13 @@ final class Checker {
     private(set) var marks = Watermarks(written: 0, durable: 0)
     private var isPowerLost = false
 
+    /// When each record was appended (monotonic).
+    private var appendedAt: [UInt64: UInt64] = [:]
+
+    /// How much later than its interval a sync may be done, in nanoseconds: a process may be stopped for
+    /// 1.5 s, and disks are slow.
+    private static let intervalSlack: UInt64 = 2 * .second
+
     /// Tasks that were acknowledged as written alone, and went with the power.
     private(set) var lost: Set<TaskID> = []
 
@@ -93,6 +100,7 @@ extension Checker {
             storage.name,
             .recorded(record.sequence, kind: record.kind, record.bytes)
         )
+        appendedAt[record.sequence] = world.now.monotonic
         beforeRelease(record)
         do {
             try ledger.append(record, now: world.now, bootID: world.bootID)
@@ -119,6 +127,7 @@ extension Checker {
 
     func powerLost() {
         isPowerLost = true
+        checkIntervals()
         statistics.powerLosses += 1
     }
 
@@ -149,10 +158,25 @@ extension Checker {
         for (id, end) in told.sorted(by: { $0.key < $1.key }) { compare(end, id) }
     }
 
-    /// Only what asked for no more than `written` may go with the power.
+    /// An interval's sync is done by its end, but for what the disk and a restart take.
+    private func checkIntervals() {
+        for id in acknowledged.sorted() {
+            guard let task = ledger.tasks[id], task.placement.sequence > marks.durable,
+                let milliseconds = task.durability.intervalMilliseconds,
+                let appended = appendedAt[task.placement.sequence]
+            else { continue }
+            let latest = appended + UInt64(milliseconds) * .millisecond + Self.intervalSlack
+            if world.now.monotonic > latest {
+                fail("P1: \(name(id)) isn't durable long after \(task.durability)")
+            }
+        }
+    }
+
+    /// Only what asked for no more than `written` may go with the power, and what is younger than its
+    /// interval.
     private func forgetLost() {
         for id in acknowledged.sorted() where ledger.tasks[id] == nil {
-            if isPowerLost, durability(of: id) == .written {
+            if isPowerLost, durability(of: id).isToldOnceWritten {
                 acknowledged.remove(id)
                 lost.insert(id)
                 told[id] = nil
@@ -162,7 +186,7 @@ extension Checker {
         }
         guard isPowerLost else { return }
         // an end that was told at `written` may have gone although the add has not
-        for id in told.keys where durability(of: id) == .written {
+        for id in told.keys where durability(of: id).isToldOnceWritten {
             if ledger.tasks[id]?.status.isFinal != true { told[id] = nil }
         }
     }
@@ -178,7 +202,7 @@ extension Checker {
     func isSafe(_ sequence: UInt64, for id: TaskID) -> Bool {
         switch durability(of: id) {
         case .synced: sequence <= marks.durable
-        case .written: sequence <= marks.written
+        case .written, .interval: sequence <= marks.written
         }
     }
 }

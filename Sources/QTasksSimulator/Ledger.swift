@@ -81,6 +81,8 @@ struct Ledger {
     ///   - read: What it read of it again: all that no checkpoint and nothing carried forward stands for.
     ///   - last: How many records it has in all.
     ///   - least: How many of them can't have been lost.
+    ///   - now: The time.
+    ///   - bootID: This boot of the host.
     /// - Throws: ``Complaint`` where one of those is gone, or any is another than before.
     mutating func restart(
         with read: [Record],

@@ -266,5 +266,6 @@ extension QueueConfig {
                 try set(setting, to: text, saying: setting.rawValue)
             }
         }
+        try check()
     }
 }

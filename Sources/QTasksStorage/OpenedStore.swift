@@ -76,6 +76,7 @@ package struct OpenedStore {
             listener: listener
         )
         log.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
+        state.opened()
         self.state = state
         keeper = StorageKeeper(settings: keeping)
         self.unreadable = unreadable
@@ -103,9 +104,13 @@ extension StoredKind {
             guard let finish = try? StoredFinish(from: &reader) else { return nil }
             return finish.result.id
         case .add, .carried:
-            guard (try? reader.raw(8, "time")) != nil, let flags = try? reader.u8("flags"),
-                (try? reader.raw(flags & 1 == 0 ? 4 : 36, "due and byte count")) != nil
-            else { return nil }
+            guard (try? reader.raw(8, "time")) != nil, let flags = try? reader.u8("flags") else {
+                return nil
+            }
+            let bytes = (flags & 1 == 0 ? 0 : 32) + (flags & 4 == 0 ? 0 : 4) + 4
+            guard (try? reader.raw(bytes, "due, interval and byte count")) != nil else {
+                return nil
+            }
         case .worker: return nil
         }
         return try? reader.id("task ID")
@@ -134,17 +139,21 @@ extension StorageState {
 extension LogOptions {
     /// The sizes of a system's store.
     ///
+    /// A small file system, or a small quota, gets small segments.
+    ///
     /// - Parameters:
     ///   - config: The system's settings.
-    ///   - space: What the file system has; a small one, or a small quota, gets small segments.
+    ///   - space: What the file system has.
+    /// - Returns: Sizes with room for the longest payload.
     package static func store(_ config: QueueConfig, space: LogFileSystemSpace?) -> LogOptions {
         let record = config.maxPayload + 1 << 20
         let least = record + 1 << 20
-        let room = [space?.totalBytes].compactMap { $0 }.min() ?? .max
+        let room = [space?.totalBytes, config.quota].compactMap { $0 }.min() ?? .max
         var options = LogOptions(
             segmentBytes: max(least, min(64 << 20, room / 16)),
             recordBytesMax: record
         )
+        options.quotaBytes = config.quota
         options.freeShare = 0.05
         return options
     }

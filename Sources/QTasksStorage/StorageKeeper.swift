@@ -3,7 +3,8 @@
 package import AppendLog
 package import QTasksModel
 
-/// Storage's housekeeping: checkpoints, compaction, history. In steps, so that nobody waits for it.
+/// Storage's housekeeping, in steps, so that nobody waits for it: retention, checkpoints, compaction,
+/// history.
 package struct StorageKeeper {
     /// What is fixed while Storage runs.
     package struct Settings: Sendable, Equatable {
@@ -19,7 +20,7 @@ package struct StorageKeeper {
 
         /// What a system's settings say.
         package init(_ config: QueueConfig) {
-            history = HistoryWindow(age: 24 * 3600 * 1_000_000_000, bytes: 1 << 30)
+            history = config.history
         }
     }
 
@@ -68,7 +69,8 @@ package struct StorageKeeper {
         state.tasks.now = now
         log.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
         let paces = [
-            writeCheckpoint(state, log, isOver), compact(&state, log, isOver),
+            expire(&state, log, now: now), writeCheckpoint(state, log, isOver),
+            compact(&state, log, isOver),
         ]
         if paces.contains(.soon) { return .soon }
         return paces.contains(.waiting) ? .waiting : .idle
@@ -81,6 +83,33 @@ package struct StorageKeeper {
 
     /// Whether a compaction that was asked for goes on.
     package var isForced: Bool { forcedBefore != nil }
+
+    // MARK: Retention
+
+    /// When there is something to do that no event brings, in nanoseconds of `CLOCK_BOOTTIME`.
+    package func nextDeadline(_ state: inout StorageState, now: Now) -> UInt64? {
+        guard state.failure == nil, let due = state.retention.nextDeadline else { return nil }
+        let wait = due.nanoseconds - now.wall.nanoseconds + Self.retentionSlack
+        return now.monotonic + UInt64(max(0, wait))
+    }
+
+    /// How much later than it could finished tasks go, in nanoseconds: many at a time cost fewer
+    /// wake-ups.
+    private static let retentionSlack: Int64 = 10_000_000_000
+
+    /// How many tasks are forgotten in a step.
+    private static let expiriesAtATime = 64
+
+    private func expire(_ state: inout StorageState, _ log: Log, now: Now) -> Pace {
+        state.forgetExpired()
+        // there is room for these even then, but not if they come by the million
+        guard log.hasRoom || log.preparedBytesLeft > 1 << 20 else { return .idle }
+        let due = state.retention.due(now: state.tasks.stamp(now), atMost: Self.expiriesAtATime)
+        for task in due {
+            guard state.expire(task, now: now, log: log) else { return .idle }
+        }
+        return due.count < Self.expiriesAtATime ? .idle : .soon
+    }
 
     // MARK: Checkpoints
 

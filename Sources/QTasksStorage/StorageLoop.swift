@@ -56,6 +56,7 @@ package final class StorageLoop {
     private var lastCommit: UInt64 = 0
     private var idleAt: UInt64?
     private var spaceAt: UInt64?
+    private var retentionAt: UInt64?
     private var exitCode: Int32?
 
     /// Opens the store and binds Storage's sockets; the caller holds the lock for them.
@@ -147,6 +148,7 @@ package final class StorageLoop {
             MonotonicClock.nowNanoseconds() >= end
         }
         hasHousework = pace == .soon
+        retentionAt = keeper.nextDeadline(&state, now: .current)
         submit()
     }
 
@@ -239,8 +241,10 @@ package final class StorageLoop {
     }
 
     private var earliestDeadline: UInt64? {
-        [idleAt, spaceAt, state.syncDeadline, globalConfig.restartAt, config.nextDeadline]
-            .compactMap { $0 }.min()
+        [
+            idleAt, spaceAt, retentionAt, state.syncDeadline, globalConfig.restartAt,
+            config.nextDeadline,
+        ].compactMap { $0 }.min()
     }
 
     private func timer() throws {

@@ -34,6 +34,60 @@ extension StorageState {
         }
     }
 
+    /// All is read: who has ended is kept for a while from when that was.
+    package mutating func opened() {
+        for number in tasks.index.numbers where tasks.index.core(number).status?.isFinal == true {
+            retain(number)
+        }
+        retention.opened()
+    }
+
+    /// A task has ended: its time runs.
+    mutating func retain(_ number: TaskIndex.Number) {
+        let entry = tasks.index[number]
+        retention.finished(
+            number,
+            sequence: entry.lastSequence,
+            lane: entry.lane,
+            name: tasks.lanes[entry.lane].name,
+            status: entry.status,
+            at: Timestamp(nanoseconds: Int64(entry.endedAt) * 1_000_000_000),
+            ownSeconds: entry.keptFor == 0 ? nil : UInt64(entry.keptFor)
+        )
+    }
+
+    /// Appends that a task is forgotten; it is once that is durable, so that no answer that is still
+    /// untold speaks of a number that is another's by then.
+    ///
+    /// - Returns: Whether there was room.
+    mutating func expire(
+        _ task: RetentionState.Finished,
+        now: Now,
+        log: some TaskLog
+    ) -> Bool {
+        let entry = tasks.index[task.number]
+        precondition(
+            entry.lastSequence == task.sequence && entry.status.isFinal,
+            "who goes on is taken out of what is kept"
+        )
+        let stored = StoredExpire(at: tasks.stamp(now), id: entry.id)
+        head.removeAll()
+        stored.writeHead(to: &head)
+        guard case .appended(let place) = append(.expire, log: log) else { return false }
+        retention.removed(sequence: task.sequence, lane: entry.lane, status: entry.status)
+        tasks.noteExpiry(task.number, stored)
+        expiring.append((place.sequence, task.number))
+        return true
+    }
+
+    /// Forgets the tasks of which the log says so for good.
+    mutating func forgetExpired() {
+        while let first = expiring.first, first.sequence <= durable {
+            expiring.removeFirst()
+            tasks.remove(first.number)
+        }
+    }
+
     /// A record of the segment that is compacted: carries it forward if somebody may still ask for it.
     ///
     /// An add goes on as `CARRIED`, with all that has happened to its task since: the records that tell

@@ -61,6 +61,23 @@ extension StorageState {
         }
     }
 
+    /// What was just told of a task at `written` becomes durable within the interval that its add
+    /// asked for, if it did.
+    mutating func needSyncInInterval(of entry: TaskEntry, now: Now, log: some TaskLog) {
+        guard entry.flags.contains(.interval) else { return }
+        do {
+            let durability = try recent.withRecord(at: entry.added, or: log) { bytes in
+                var reader = WireReader(bytes)
+                return (try? StoredAdd(from: &reader))?.durability
+            }
+            // what can't be read has asked for we don't know what
+            needSync(durability ?? .synced, isWatched: false, now: now)
+        } catch {
+            reportUnreadable(entry, error)
+            needsSync = true
+        }
+    }
+
     mutating func maxDeliveries(
         of entry: TaskEntry,
         log: some TaskLog

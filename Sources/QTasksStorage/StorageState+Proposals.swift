@@ -198,9 +198,7 @@ extension StorageState {
         case .appended(let place):
             counters.adds += 1
             tasks.now = now
-            if add.durability == .synced {
-                if isWatched { needSyncSoon(now.monotonic) } else { needsSync = true }
-            }
+            needSync(add.durability, isWatched: isWatched, now: now)
             return tasks.apply(add, envelope: envelope, at: place)
         case .noSpace: refuseForSpace(number)
         case .tooLong: refuse(number, .payloadTooLarge, "the log takes no record that long")
@@ -340,6 +338,7 @@ extension StorageState {
         case .appended(let place):
             counters.releases += 1
             tasks.apply(stored, at: place)
+            if isDead { retain(task) }
             let verdict = PendingVerdict.released(
                 number: release.number,
                 release.holding,
@@ -347,6 +346,7 @@ extension StorageState {
                 isSuspect: stored.isSuspect
             )
             tellOnceWritten(verdict, place.sequence, log: log)
+            if isDead { needSyncInInterval(of: entry, now: now, log: log) }
             if isDead, entry.isWatched {
                 tell(.final(task), place.sequence, once: entry.durability, log: log)
             }

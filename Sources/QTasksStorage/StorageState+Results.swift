@@ -79,8 +79,10 @@ extension StorageState {
             counters.results += 1
             tasks.now = now
             tasks.apply(stored, at: place)
+            if status.isFinal { retain(task) }
             let verdict = PendingVerdict.finished(task, result.lease, worker)
             tell(verdict, place.sequence, once: entry.durability, log: log)
+            needSyncInInterval(of: entry, now: now, log: log)
             trace("result", entry.id, "worker \(worker)")
         case .noSpace:
             // the worker keeps it and sends it again

@@ -78,14 +78,20 @@ package struct StorageState {
     package internal(set) var last: UInt64 = 0
     /// Something waits for the newest records to be durable.
     var needsSync = false
-    /// Adds whose clients wait for the end anyway become durable with whatever comes next, by this time
-    /// at the latest (`CLOCK_BOOTTIME`): a quick task then takes one sync instead of two.
+    /// Something has to be durable by this time at the latest (`CLOCK_BOOTTIME`), and may wait for company
+    /// until then: what asked for an interval, and adds whose clients wait for the end anyway, so that a
+    /// quick task takes one sync instead of two.
     package private(set) var syncDeadline: UInt64?
 
     var awaitingWritten = PendingVerdicts()
     var awaitingDurable = PendingVerdicts()
     var releases: [Release] = []
     var deferred: [Deferred] = []
+
+    /// Until when finished tasks are kept.
+    var retention: RetentionState
+    /// Tasks that are about to be forgotten, and the record that says so.
+    var expiring = Fifo<(sequence: UInt64, number: TaskIndex.Number)>()
 
     // Used again and again, so that a record costs no allocation.
     var head = WireWriter()
@@ -96,6 +102,7 @@ package struct StorageState {
     package init(settings: Settings, now: Now) {
         self.settings = settings
         tasks = TaskFold(opened: now, bootID: settings.bootID, seed: settings.seed)
+        retention = RetentionState(rules: settings.config.retention)
     }
 
     // MARK: Opening
@@ -123,6 +130,8 @@ package struct StorageState {
         guard failure == nil else { return }
         written = max(written, marks.written)
         durable = max(durable, marks.durable)
+        // nothing is left that the deadline could be for
+        if durable >= last { syncDeadline = nil }
         while let verdict = awaitingWritten.next(upTo: written) { tell(verdict, log: log) }
         while let verdict = awaitingDurable.next(upTo: durable) { tell(verdict, log: log) }
     }
@@ -141,9 +150,25 @@ package struct StorageState {
     /// How long an add whose client waits for the end may wait for company, in nanoseconds.
     private static let syncPatience: UInt64 = 2_000_000
 
-    /// An add is in the log whose client hears of it together with its end, if that comes soon.
-    mutating func needSyncSoon(_ now: UInt64) {
-        if syncDeadline == nil { syncDeadline = now + Self.syncPatience }
+    /// Something that asked for that much is in the log.
+    ///
+    /// - Parameters:
+    ///   - durability: What it asked for.
+    ///   - isWatched: An add's client hears of it together with its end, if that comes soon.
+    ///   - now: When it came.
+    mutating func needSync(_ durability: Durability, isWatched: Bool, now: Now) {
+        switch durability {
+        case .written: break
+        case .synced where isWatched: needSync(within: Self.syncPatience, now)
+        case .synced: needsSync = true
+        case .interval(let milliseconds):
+            needSync(within: UInt64(milliseconds) * 1_000_000, now)
+        }
+    }
+
+    /// Of several deadlines the earliest holds: its sync serves the others too.
+    private mutating func needSync(within nanoseconds: UInt64, _ now: Now) {
+        syncDeadline = min(syncDeadline ?? .max, now.monotonic + nanoseconds)
     }
 
     /// Whether what was appended has to become durable as soon as it can; asked once before each
@@ -259,7 +284,7 @@ extension StorageState {
         log: some TaskLog
     ) {
         switch durability {
-        case .written: tellOnceWritten(verdict, sequence, log: log)
+        case .written, .interval: tellOnceWritten(verdict, sequence, log: log)
         case .synced:
             if sequence <= durable {
                 tell(verdict, log: log)

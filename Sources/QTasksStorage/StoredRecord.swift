@@ -76,8 +76,10 @@ package struct StoredDue: Sendable, Equatable {
 /// ```
 ///  offset  bytes  field
 ///       0      8  added
-///       8      1  flags: bit 0 delayed, bit 1 `written` is durable enough
+///       8      1  flags: bit 0 delayed, bit 1 `written` is durable enough to be told, bit 2 synced
+///                 within an interval
 ///       9     32  due, where delayed
+///       +      4  the interval in milliseconds, where there is one
 ///       +         envelope, as it came
 /// ```
 package struct StoredAdd {
@@ -88,15 +90,24 @@ package struct StoredAdd {
 
     func writeHead(to writer: inout WireWriter) {
         writer.integer(addedAt.nanoseconds)
-        writer.u8((due == nil ? 0 : 1) | (durability == .written ? 2 : 0))
+        let interval = durability.intervalMilliseconds
+        writer.u8(
+            (due == nil ? 0 : 1) | (durability.isToldOnceWritten ? 2 : 0)
+                | (interval == nil ? 0 : 4)
+        )
         due?.write(to: &writer)
+        if let interval { writer.integer(interval) }
     }
 
     package init(from reader: inout WireReader) throws(WireError) {
         addedAt = Timestamp(nanoseconds: try reader.integer("added"))
         let flags = try reader.u8("flags")
-        durability = flags & 2 != 0 ? .written : .synced
         due = flags & 1 != 0 ? try StoredDue(from: &reader) : nil
+        if flags & 4 != 0 {
+            durability = .interval(milliseconds: try reader.integer("interval"))
+        } else {
+            durability = flags & 2 != 0 ? .written : .synced
+        }
         envelope = try Envelope(from: &reader).bytes
     }
 

@@ -17,8 +17,10 @@ package struct TaskEntry: Equatable {
         package static let suspect = Flags(rawValue: 1)
         /// Somebody waits for its end; not in the log.
         package static let watched = Flags(rawValue: 2)
-        /// It asked for no more than `written`.
+        /// It asked for no more than `written` before anybody hears of it.
         package static let writtenSuffices = Flags(rawValue: 4)
+        /// What is told of it is synced within an interval, which its add has.
+        package static let interval = Flags(rawValue: 8)
         /// It is due by the wall clock, whatever that is set to.
         package static let dueByWall = Flags(rawValue: 16)
         /// Its end is so long ago that it is about to be forgotten; not in the log.
@@ -68,6 +70,18 @@ extension TaskEntry {
     var isSuspect: Bool { flags.contains(.suspect) }
     var isWatched: Bool { flags.contains(.watched) }
 
-    /// How durable its add and its results are before anybody hears of them.
+    /// How durable its add and its results are before anybody hears of them; an interval goes on from
+    /// there.
     var durability: Durability { flags.contains(.writtenSuffices) ? .written : .synced }
+}
+
+extension TaskEntry.Flags {
+    /// Those that follow from what its add asked for.
+    init(_ durability: Durability) {
+        switch durability {
+        case .synced: self = []
+        case .written: self = .writtenSuffices
+        case .interval: self = [.writtenSuffices, .interval]
+        }
+    }
 }

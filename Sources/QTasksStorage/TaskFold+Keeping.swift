@@ -9,7 +9,11 @@ import QTasksWire
 extension TaskFold {
     /// A task stands at another place, with all that had happened to it by then.
     ///
-    /// - Parameter isCopy: Compaction wrote it; else it begins the task, in a store that was salvaged.
+    /// - Parameters:
+    ///   - carried: What the record tells.
+    ///   - place: Where it lies.
+    ///   - isCopy: Compaction wrote it; else it begins the task, in a store that was salvaged.
+    /// - Throws: Where its envelope can't be read; nothing is then changed.
     mutating func apply(
         _ carried: StoredCarried,
         at place: StoredPlace,
@@ -53,7 +57,7 @@ extension TaskFold {
             priority: envelope.priority,
             epoch: carried.epoch,
             status: carried.status,
-            flags: carried.add.durability == .written ? .writtenSuffices : []
+            flags: TaskEntry.Flags(carried.add.durability)
         )
         if carried.isSuspect { entry.flags.insert(.suspect) }
         if carried.due?.boot == 0 { entry.flags.insert(.dueByWall) }
@@ -72,6 +76,12 @@ extension TaskFold {
             place.sequence > index[number].lastSequence
         else { return }
         remove(number)
+    }
+
+    /// A task is about to be forgotten: it is carried nowhere any more.
+    mutating func noteExpiry(_ number: TaskIndex.Number, _ expire: StoredExpire) {
+        latest = max(latest, expire.at)
+        index.setFlags(index.core(number).flags.union(.expiring), of: number)
     }
 
     /// Its add stands at another place.

@@ -102,7 +102,7 @@ package struct TaskFold {
         latest = max(latest, add.addedAt)
         let lane = lanes.number(name: envelope.name, queue: envelope.queue)
         let status: TaskStatus = add.due == nil ? .new : .scheduled
-        var flags: TaskEntry.Flags = add.durability == .written ? .writtenSuffices : []
+        var flags = TaskEntry.Flags(add.durability)
         if add.due?.boot == 0 { flags.insert(.dueByWall) }
         let number = index.insert(
             TaskEntry(

@@ -142,11 +142,7 @@ package struct EnvelopeOptions {
         case .parent: parent = try value.id("parent")
         case .header: headers.append(try value.header())
         case .contentType: contentType = try value.text(value.left, "contentType")
-        case .durability:
-            guard let level = Durability(code: try value.u8("durability")) else {
-                throw .invalid(field: "durability")
-            }
-            durability = level
+        case .durability: durability = try value.durability()
         case .retention: retentionSeconds = try value.integer("retention")
         }
         if maxAttempts == 0 { throw .invalid(field: "maxAttempts") }
@@ -161,6 +157,21 @@ extension WireReader {
         let (nanoseconds, overflow) = milliseconds.multipliedReportingOverflow(by: 1_000_000)
         guard !overflow else { throw .invalid(field: field) }
         return Timestamp(nanoseconds: nanoseconds)
+    }
+
+    /// A level's code; behind an interval's its milliseconds (4 bytes).
+    fileprivate mutating func durability() throws(WireError) -> Durability {
+        switch try u8("durability") {
+        case Durability.synced.code: return .synced
+        case Durability.written.code: return .written
+        case 2:
+            let milliseconds = try integer("durability interval", as: UInt32.self)
+            guard Durability.intervalRange.contains(milliseconds) else {
+                throw .invalid(field: "durability interval")
+            }
+            return .interval(milliseconds: milliseconds)
+        default: throw .invalid(field: "durability")
+        }
     }
 
     fileprivate mutating func header() throws(WireError) -> TaskSubmission.Header {
@@ -255,8 +266,17 @@ extension TaskSubmission {
         if let contentType {
             try writer.option(.contentType, Array(contentType.utf8), "content type")
         }
-        if let durability { writer.option(.durability, durability.code) }
-        if let retentionSeconds { writer.option(.retention, retentionSeconds) }
+        if let durability { try writer.option(durability) }
+        if let retentionSeconds {
+            guard retentionSeconds >= Retention.secondsMin else {
+                throw QTasksError(
+                    .badOption,
+                    "retention of \(retentionSeconds) s for '\(name)': a task is kept at least "
+                        + "\(Retention.secondsMin) s, since within that time a repeated add is the same task"
+                )
+            }
+            writer.option(.retention, retentionSeconds)
+        }
         return writer.bytes
     }
 }
@@ -266,6 +286,22 @@ extension WireWriter {
         u8(tag.rawValue)
         integer(UInt16(value.bitWidth / 8))
         integer(value)
+    }
+
+    fileprivate mutating func option(_ durability: Durability) throws(QTasksError) {
+        guard let milliseconds = durability.intervalMilliseconds else {
+            return option(.durability, durability.code)
+        }
+        guard Durability.intervalRange.contains(milliseconds) else {
+            throw QTasksError(
+                .badOption,
+                "durability '\(durability)': it takes \(Durability.allowedTexts)"
+            )
+        }
+        u8(OptionTag.durability.rawValue)
+        integer(UInt16(5))
+        u8(durability.code)
+        integer(milliseconds)
     }
 
     fileprivate mutating func option(

@@ -54,6 +54,23 @@ struct `A Storage` {
     }
 
     @Test(arguments: StorageUnderTest.allCases)
+    func `takes tasks and results of every durability`(_ engine: StorageUnderTest) async throws {
+        try await engine.use { storage in
+            let levels: [Durability] = [
+                .synced, .written, .interval(milliseconds: 1), .interval(milliseconds: 3_600_000),
+            ]
+            for level in levels {
+                var task = TaskSubmission(name: "t", arguments: [1])
+                task.durability = level
+                let leased = try await storage.leased(task)
+                #expect(leased.task == task)
+                #expect(try await storage.save(AttemptResult(leased)) == .committed)
+                #expect(try await storage.record(of: task.id)?.status == .success)
+            }
+        }
+    }
+
+    @Test(arguments: StorageUnderTest.allCases)
     func `takes the same task again for the same`(_ engine: StorageUnderTest) async throws {
         try await engine.use { storage in
             let task = TaskSubmission(name: "t", arguments: [1])

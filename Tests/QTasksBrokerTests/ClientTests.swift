@@ -21,9 +21,11 @@ struct `Answering clients` {
         #expect(try bench.takeReceipts() == [AddReceipt(id: id, verdict: .added)])
     }
 
-    @Test func `an add that asks for written is acknowledged when it is written`() throws {
+    @Test(arguments: [Durability.written, .interval(milliseconds: 50)])
+    func `an add that asks for no more is acknowledged when it is written`(level: Durability) throws
+    {
         var bench = try BrokerBench()
-        let id = try bench.add { $0.durability = .written }
+        let id = try bench.add { $0.durability = level }
         try bench.grantAll()
         #expect(try bench.takeReceipts() == [AddReceipt(id: id, verdict: .added)])
     }

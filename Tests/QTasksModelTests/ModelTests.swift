@@ -133,6 +133,13 @@ struct `Settings` {
 
     @Test(arguments: [
         ("QTASKS_SLOTS", "0"), ("QTASKS_SLOTS", "many"), ("QTASKS_DURABILITY", "sometimes"),
+        ("QTASKS_DURABILITY", "interval:0"), ("QTASKS_DURABILITY", "interval:3600001"),
+        ("QTASKS_DURABILITY", "interval"), ("QTASKS_DURABILITY", "written:5"),
+        ("QTASKS_RETENTION", "9m"), ("QTASKS_RETENTION", "24h/9m"), ("QTASKS_RETENTION", "1d,-1"),
+        ("QTASKS_RETENTION", "24"), ("QTASKS_RETENTION", "1h;=2h"), ("QTASKS_RETENTION", "1h,5,6"),
+        ("QTASKS_RETENTION", "99999d"), ("QTASKS_QUOTA", "255MiB"), ("QTASKS_QUOTA", "10 GiB"),
+        ("QTASKS_QUOTA", "99999999TiB"), ("QTASKS_HISTORY", "24h"), ("QTASKS_HISTORY", "0s,1GiB"),
+        ("QTASKS_HISTORY", "1GiB,24h"),
         ("QTASKS_GRACE", "-1"), ("QTASKS_LOG_LEVEL", "loud"),
         ("QTASKS_LISTEN", "tcp://0.0.0.0:5570"),
         ("QTASKS_LISTEN", "tcp://192.168.1.1:5570"), ("QTASKS_LISTEN", "tcp://127.0.0.1"),
@@ -151,10 +158,97 @@ struct `Settings` {
         config.workers = 3
         config.grace = .milliseconds(1500)
         config.maxQueued = 7
+        config.durability = .interval(milliseconds: 50)
+        config.retention.byName["a;b\\=c"] = Retention(seconds: 3601, count: 5)
+        config.retention.byName["d"] = Retention(seconds: 600, failureSeconds: 86_400)
+        config.quota = 300_000_001
+        config.history = .none
         var copy = QueueConfig()
         for setting in QueueConfig.Setting.allCases {
             if let text = config.text(of: setting) { try copy.set(setting, to: text, saying: "x") }
         }
         #expect(copy == config)
+    }
+}
+
+@Suite
+struct `How long a finished task is kept` {
+    private func hours(_ text: String, _ name: String, _ status: TaskStatus) throws -> UInt64 {
+        let rules = try #require(RetentionRules(text))
+        return rules.limit(name: name, status: status).age / 3_600_000_000_000
+    }
+
+    @Test func `is a day, and a week after a failure, unless something is said`() {
+        let rules = RetentionRules()
+        for status in [TaskStatus.success, .cancel] {
+            #expect(rules.limit(name: "a", status: status) == (86_400_000_000_000, nil))
+        }
+        for status in [TaskStatus.error, .dead] {
+            #expect(rules.limit(name: "a", status: status) == (7 * 86_400_000_000_000, nil))
+        }
+    }
+
+    @Test func `is said by age and count, for all or for one name`() throws {
+        let rules = try #require(RetentionRules("2d,100000;thumb=1h,1000"))
+        #expect(rules.limit(name: "x", status: .success).count == 100_000)
+        #expect(rules.limit(name: "thumb", status: .success).count == 1000)
+    }
+
+    @Test func `grows with the age for failures, and has an age of its own for them`() throws {
+        #expect(try hours("2d", "a", .success) == 48)
+        #expect(try hours("2d", "a", .dead) == 7 * 24)
+        #expect(try hours("9d", "a", .dead) == 9 * 24)
+        #expect(try hours("2d/1h", "a", .error) == 1)
+        #expect(try hours("2d;a=b=3h", "a=b", .success) == 3)
+        #expect(try hours("2d;a=b=3h", "a", .success) == 48)
+    }
+
+    @Test func `is never less than ten minutes, since repeated adds are one task then (P3)`() {
+        #expect(Retention(seconds: 599) == nil)
+        #expect(Retention(seconds: 600)?.seconds == 600)
+        #expect(RetentionRules.age(ownSeconds: 1) == 600_000_000_000)
+        #expect(RetentionRules.age(ownSeconds: .max) == SecondsText.secondsMax * 1_000_000_000)
+        #expect(RetentionRules.allowedTexts.contains("a repeated add is the same"))
+    }
+}
+
+@Suite
+struct `Times and sizes as text` {
+    @Test(
+        arguments: [
+            ("90s", 90), ("10m", 600), ("24h", 86_400), ("7d", 604_800), ("0s", 0), ("1.5h", nil),
+            ("-1h", nil), ("+1h", nil), ("h", nil), ("1H", nil), ("36501d", nil),
+        ] as [(String, UInt64?)]
+    )
+    func `are seconds with a unit`(text: String, seconds: UInt64?) {
+        #expect(SecondsText.seconds(text) == seconds)
+        if let seconds { #expect(SecondsText.seconds(SecondsText.text(seconds)) == seconds) }
+    }
+
+    @Test(
+        arguments: [
+            ("10GiB", 10 << 30), ("1TiB", 1 << 40), ("3KiB", 3072), ("5MB", 5_000_000), ("77", 77),
+            ("1.5GiB", nil), ("GiB", nil), ("1 GiB", nil), ("-1", nil), ("2000TiB", nil), ("", nil),
+        ] as [(String, UInt64?)]
+    )
+    func `are bytes with a unit or none`(text: String, bytes: UInt64?) {
+        #expect(BytesText.bytes(text) == bytes)
+        if let bytes { #expect(BytesText.bytes(BytesText.text(bytes)) == bytes) }
+    }
+
+    @Test func `a quota has room for four of the longest payloads`() throws {
+        var config = QueueConfig()
+        config.quota = 256 << 20
+        try config.check()
+        config.maxPayload = 100 << 20
+        let error = #expect(throws: QTasksError.self) { try config.check() }
+        #expect(error?.code == .badConfiguration)
+        #expect(error?.message.contains("408MiB") == true)
+    }
+
+    @Test func `a durability is read back as it is written`() {
+        for level in [Durability.synced, .written, .interval(milliseconds: 1)] {
+            #expect(Durability("\(level)") == level)
+        }
     }
 }

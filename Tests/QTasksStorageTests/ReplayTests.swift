@@ -61,7 +61,8 @@ struct RandomWork {
         var task = bench.submission(name)
         task.queue = Bool.random(using: &random) ? "default" : "other"
         task.priority = Int16.random(in: -2...2, using: &random)
-        task.durability = Bool.random(using: &random) ? .written : nil
+        let levels: [Durability?] = [.written, .interval(milliseconds: 40), nil, nil]
+        task.durability = levels.randomElement(using: &random) ?? nil
         if Int.random(in: 0..<4, using: &random) == 0 { task.start = .after(milliseconds: 900) }
         tasks.append(task)
         try bench.add(

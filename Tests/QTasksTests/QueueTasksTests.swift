@@ -48,6 +48,24 @@ struct `An application's tasks` {
         #expect(try await task.addTasks([picture, picture, picture]).results().count == 3)
     }
 
+    @Test func `are kept as long as their registration says, or their add`() async throws {
+        let task = app.task("grow", retention: .milliseconds(3_599_500)) {
+            (input: Picture, _: TaskContext) async throws -> Int in input.size.width
+        }
+        let blocking = app.syncTask("shrink", retention: .seconds(900)) {
+            (input: Picture, _: TaskContext) throws -> Int in input.size.width
+        }
+        let broker = start()
+        var options = AddOptions()
+        try await task.addTask(picture)
+        options.retention = .seconds(7200)
+        try await task.addTask(picture, options: options)
+        _ = try await blocking.addTask(picture) as AsyncResult
+        try await app.addTask("grow", picture)
+        try await app.addTask("another", picture)
+        #expect(broker.added.map(\.retentionSeconds) == [3600, 7200, 900, 3600, nil])
+    }
+
     @Test func `name the field of arguments that do not decode`() async throws {
         app.task("grow") { (input: Picture, _: TaskContext) async throws -> Int in input.size.width
         }

@@ -18,7 +18,7 @@ private func submission() -> TaskSubmission {
     submission.parent = TaskID()
     submission.headers = [.init(name: "traceparent", value: "00-ab"), .init(name: "x", value: "")]
     submission.durability = .written
-    submission.retentionSeconds = 60
+    submission.retentionSeconds = 3600
     return submission
 }
 
@@ -38,6 +38,46 @@ struct `An envelope` {
         try task.write(to: &writer)
         #expect(writer.count == 32 + 4 + 2)
         #expect(try writer.bytes.withUnsafeBytes { try TaskSubmission(Envelope($0)) } == task)
+    }
+
+    @Test func `has an interval's milliseconds behind its code, and one byte for other levels`()
+        throws
+    {
+        let option: [UInt8: Durability] = [
+            0: .synced, 1: .written, 2: .interval(milliseconds: 0x0102),
+        ]
+        for (code, durability) in option {
+            var task = TaskSubmission(name: "w", arguments: [])
+            task.durability = durability
+            var writer = WireWriter()
+            try task.write(to: &writer)
+            let value: [UInt8] = code == 2 ? [5, 0, 2, 0x02, 0x01, 0, 0] : [1, 0, code]
+            #expect(Array(writer.bytes[33...]) == [11] + value)
+            #expect(try writer.bytes.withUnsafeBytes { try TaskSubmission(Envelope($0)) } == task)
+        }
+    }
+
+    @Test(arguments: [
+        [11, 1, 0, 2], [11, 1, 0, 3], [11, 5, 0, 1, 1, 0, 0, 0], [11, 5, 0, 2, 0, 0, 0, 0],
+        [11, 5, 0, 2, 0x81, 0xEE, 0x36, 0],
+    ])
+    func `with a durability that can't be is refused`(option: [UInt8]) {
+        #expect(throws: WireError.self) {
+            try option.withUnsafeBytes { _ = try EnvelopeOptions($0) }
+        }
+    }
+
+    @Test func `of options that can't be is never written`() throws {
+        var short = TaskSubmission(name: "w", arguments: [])
+        short.retentionSeconds = 599
+        var never = TaskSubmission(name: "w", arguments: [])
+        never.durability = .interval(milliseconds: 0)
+        for (task, word) in [(short, "599"), (never, "interval:0")] {
+            var writer = WireWriter()
+            let error = #expect(throws: QTasksError.self) { try task.write(to: &writer) }
+            #expect(error?.code == .badOption && error?.message.contains(word) == true)
+            #expect(writer.count == 0)
+        }
     }
 
     @Test func `cut off anywhere is refused`() throws {

@@ -26,6 +26,14 @@ extension `A running system` {
                     except TaskFailed as error:
                         assert error.record["status"] == "error", error.record
                         assert error.record["error"]["message"] == "no luck", error.record
+                    kept = client.add_task("echo", "own", durability="interval:20", retention=600)
+                    assert kept.result(timeout=10) == "own"
+                    for options in ({"durability": "interval:0"}, {"retention": 599}):
+                        try:
+                            client.add_task("echo", 1, **options)
+                            raise SystemExit("it should have been refused")
+                        except QTasksError as error:
+                            assert error.code == "badOption", error.code
                     try:
                         client.add_task("hold", "x").result(timeout=0.1)
                         raise SystemExit("it should have timed out")
@@ -88,7 +96,7 @@ extension Bed {
             import json, sys
             folder, home = sys.argv[1:]
             sys.path.insert(0, \(JSONString.of("/\(root)/examples/python")))
-            from qtasks import Client, TaskFailed, Timeout
+            from qtasks import Client, QTasksError, TaskFailed, Timeout
             client = Client(home)
 
             """

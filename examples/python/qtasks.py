@@ -78,6 +78,22 @@ def milliseconds(seconds: float) -> int:
     return int(seconds * 1000 + 0.5)
 
 
+def durability(level: str) -> bytes:
+    """`synced`, `written`, or `interval:MS`: written, and synced so many milliseconds later."""
+    if level in ("synced", "written"):
+        return bytes([("synced", "written").index(level)])
+    name, _, interval = level.partition(":")
+    if name != "interval" or not interval.isdecimal() or not 1 <= int(interval) <= 3_600_000:
+        raise QTasksError("badOption", f"durability '{level}': synced, written or interval:MS (1 to 3600000)")
+    return struct.pack("<BI", 2, int(interval))
+
+
+def retention(seconds: float) -> bytes:
+    if seconds < 600:
+        raise QTasksError("badOption", f"retention of {seconds} s: a task is kept at least 600 s")
+    return struct.pack("<Q", int(seconds))
+
+
 # Each option: its tag and how its value becomes bytes. Times are in seconds; `at` and `expires` are
 # seconds since 1970, such as time.time() gives.
 OPTIONS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
@@ -90,8 +106,8 @@ OPTIONS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
     "key": (7, lambda key: key.encode() if isinstance(key, str) else bytes(key)),
     "parent": (8, lambda task: uuid.UUID(str(task)).bytes),
     "content_type": (10, lambda name: name.encode()),
-    "durability": (11, lambda level: bytes([("synced", "written").index(level)])),
-    "retention": (12, lambda seconds: struct.pack("<Q", int(seconds))),
+    "durability": (11, durability),
+    "retention": (12, retention),
 }
 
 

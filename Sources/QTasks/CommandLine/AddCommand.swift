@@ -37,6 +37,15 @@ struct AddCommand: AsyncParsableCommand {
     @Option(help: "Seconds before it may start.")
     var delay: Seconds?
 
+    @Option(
+        help:
+            "What the acknowledgement has survived: synced, written or interval:MS. (default: as set)"
+    )
+    var durability: String?
+
+    @Option(help: "How long it is kept once it has ended, such as 10m or 30d. (default: as set)")
+    var retention: String?
+
     @Option(help: "The task's ID, a UUID: adding it again is the same task.")
     var id: String?
 
@@ -90,6 +99,22 @@ struct AddCommand: AsyncParsableCommand {
         if let id {
             guard let id = TaskID(id) else { throw ValidationError("'\(id)' is no task ID") }
             submission.id = id
+        }
+        if let durability {
+            guard let level = Durability(durability) else {
+                throw ValidationError(
+                    "--durability is '\(durability)'; it takes \(Durability.allowedTexts)"
+                )
+            }
+            submission.durability = level
+        }
+        if let retention {
+            guard let seconds = SecondsText.seconds(retention) else {
+                throw ValidationError(
+                    "--retention is '\(retention)'; it takes a number with s, m, h or d, at least 10m"
+                )
+            }
+            submission.retentionSeconds = seconds
         }
         if let priority { submission.priority = priority }
         if let queue { submission.queue = queue }

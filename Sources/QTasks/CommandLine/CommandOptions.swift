@@ -30,7 +30,12 @@ struct ConfigOptions: ParsableArguments {
     @Option(help: "Seconds that running tasks may take when stopping. (default: 10)")
     var grace: String?
 
-    @Option(help: "What an acknowledgement has survived: synced or written. (default: synced)")
+    @Option(
+        help: """
+            What an acknowledgement has survived: synced, written, or interval:MS (written, and synced \
+            so many milliseconds later). (default: synced)
+            """
+    )
     var durability: String?
 
     @Option(
@@ -51,6 +56,25 @@ struct ConfigOptions: ParsableArguments {
     )
     var maxQueued: String?
 
+    @Option(
+        help: """
+            How long finished tasks are kept, AGE[/AGE][,COUNT] such as 24h or 2d/30d,100000 (the second \
+            age is for error and dead); NAME=... for one task. May be given several times. (default: \
+            24h/7d)
+            """
+    )
+    var retention: [String] = []
+
+    @Option(
+        help: "Bytes that the store may take on disk, such as 10GiB. (default: no bound but disk)"
+    )
+    var quota: String?
+
+    @Option(
+        help: "How far back the log keeps what happened: AGE,BYTES, or 0. (default: 24h,1GiB)"
+    )
+    var history: String?
+
     @Option(help: "A further endpoint for clients, such as tcp://127.0.0.1:5570; loopback only.")
     var listen: String?
 
@@ -68,11 +92,13 @@ struct ConfigOptions: ParsableArguments {
         let flags: [(QueueConfig.Setting, String?)] = [
             (.workers, workers), (.slots, slots), (.grace, grace), (.durability, durability),
             (.maxDeliveries, maxDeliveries), (.maxPayload, maxPayload), (.maxQueued, maxQueued),
-            (.listen, listen), (.logLevel, logLevel),
+            (.retention, retention.isEmpty ? nil : retention.joined(separator: ";")),
+            (.quota, quota), (.history, history), (.listen, listen), (.logLevel, logLevel),
         ]
         for (setting, text) in flags {
             if let text { try config.set(setting, to: text, saying: "--\(setting.rawValue)") }
         }
+        try config.check()
         return config
     }
 }

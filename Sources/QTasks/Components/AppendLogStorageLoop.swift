@@ -39,6 +39,7 @@ struct AppendLogStorageLoop: ~Copyable {
     private var submitted: UInt64
     private var idleAt: UInt64?
     private var spaceAt: UInt64?
+    private var retentionAt: UInt64?
 
     /// Serves the mailbox until it is closed.
     static func run(
@@ -122,7 +123,10 @@ struct AppendLogStorageLoop: ~Copyable {
 
     /// - Returns: Whether there will be another.
     private mutating func turn() throws -> Bool {
-        try poll.setTimer(at: hasHousework ? 1 : [idleAt, spaceAt].compactMap(\.self).min())
+        try poll.setTimer(
+            at: hasHousework
+                ? 1 : [idleAt, spaceAt, retentionAt, state.syncDeadline].compactMap(\.self).min()
+        )
         let ready = try poll.wait([])
         if !ready.tokens.isEmpty {
             mailbox.doorbell.clear()
@@ -144,6 +148,7 @@ struct AppendLogStorageLoop: ~Copyable {
             MonotonicClock.nowNanoseconds() >= end
         }
         hasHousework = pace == .soon
+        retentionAt = keeper.nextDeadline(&state, now: .current)
         submit()
     }
 
@@ -256,7 +261,7 @@ struct AppendLogStorageLoop: ~Copyable {
     // MARK: The log
 
     private mutating func submit() {
-        let wantsSync = state.takeSyncWish()
+        let wantsSync = state.takeSyncWish(now: MonotonicClock.nowNanoseconds())
         guard log.lastSequence > submitted || wantsSync else { return }
         log.submit(sync: wantsSync)
         submitted = log.lastSequence

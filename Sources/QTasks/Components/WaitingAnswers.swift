@@ -118,7 +118,7 @@ struct WaitingAnswers {
             return
         }
         switch durability {
-        case .written: answer.resume(returning: .success(status))
+        case .written, .interval: answer.resume(returning: .success(status))
         case .synced: adds.append((sequence, status, answer))
         }
     }

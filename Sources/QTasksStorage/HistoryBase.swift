@@ -1,22 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 package import AppendLog
-
-/// How far back the log is left as it was, for time travel; whatever is reached first ends it.
-package struct HistoryWindow: Sendable, Equatable {
-    /// In nanoseconds.
-    package var age: UInt64
-    package var bytes: Int
-
-    package init(age: UInt64, bytes: Int) {
-        self.age = age
-        self.bytes = bytes
-    }
-
-    package static let none = HistoryWindow(age: 0, bytes: 0)
-
-    var isEmpty: Bool { age == 0 || bytes == 0 }
-}
+package import QTasksModel
 
 /// Where history begins: at a checkpoint, since the records before it alone don't tell what held.
 package struct HistoryBase: Equatable {
@@ -36,14 +21,14 @@ package struct HistoryBase: Equatable {
         now: UInt64,
         bytesSince: (RecordPosition) -> Int
     ) {
-        guard !window.isEmpty else {
+        guard window != .none else {
             firstSegment = .max
             obsolete = checkpoints.dropLast().map(\.number)
             return
         }
+        let (age, bytes) = (window.nanoseconds, Int(clamping: window.bytes))
         let base = checkpoints.lastIndex { checkpoint in
-            now >= window.age && checkpoint.stamp <= now - window.age
-                || bytesSince(checkpoint.start) >= window.bytes
+            now >= age && checkpoint.stamp <= now - age || bytesSince(checkpoint.start) >= bytes
         }
         firstSegment = base.map { checkpoints[$0].start.segment } ?? 0
         obsolete = Self.thinned(window, checkpoints, from: base ?? 0, bytesSince)
@@ -61,12 +46,19 @@ package struct HistoryBase: Equatable {
         for index in checkpoints.indices.dropFirst(base + 1).dropLast() {
             let (last, next) = (checkpoints[kept], checkpoints[index])
             // one that is large is worth its room only for as much of history
-            let spacing = max(window.bytes / 8, 2 * next.bytes)
+            let spacing = max(Int(clamping: window.bytes / 8), 2 * next.bytes)
             let isFar =
                 bytesSince(last.start) - bytesSince(next.start) >= spacing
-                || next.stamp - min(next.stamp, last.stamp) >= window.age / 8
+                || next.stamp - min(next.stamp, last.stamp) >= window.nanoseconds / 8
             if isFar { kept = index } else { obsolete.append(next.number) }
         }
         return obsolete
+    }
+}
+
+extension HistoryWindow {
+    fileprivate var nanoseconds: UInt64 {
+        let (product, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+        return overflow ? .max : product
     }
 }
