@@ -121,7 +121,10 @@ let package = Package(
         // The executables.
         .executableTarget(
             name: "QTasksTool",
-            dependencies: ["QTasks", arguments],
+            dependencies: [
+                "AppendLog", "CLinux", "QTasks", "QTasksModel", "QTasksProcess", "QTasksStorage",
+                "QTasksWire", "ZeroMQ", arguments,
+            ],
             swiftSettings: strict
         ),
         .executableTarget(
