@@ -224,9 +224,10 @@ extension LogKeeping {
     mutating func wasRead(_ batch: CompactionBatch) {
         isBusy = false
         source?.isReading = false
-        source?.read.offset = batch.nextOffset
-        source?.isAtEnd = batch.isLast
-        source?.batches.append(batch)
+        guard let source, batch.isAnswer(to: source.read) else { return }
+        self.source?.read.offset = batch.nextOffset
+        self.source?.isAtEnd = batch.isLast || batch.damage != nil
+        self.source?.batches.append(batch)
     }
 
     mutating func takeBatch() -> CompactionBatch? {
