@@ -129,7 +129,8 @@ public enum CompactionStep: Hashable, Sendable {
     case record
     /// Nothing is read yet; `onProgress` is called when there is.
     case waiting
-    /// That was the last one: what is alive has been carried forward.
+    /// That was the last one: what is alive has been carried forward, or the segment stays since a
+    /// `carry` threw.
     case finished
     /// The segment has records that can't be read. It stays, and compaction with it.
     case damaged(RecordPosition)

@@ -132,6 +132,11 @@ struct GroupAssembler {
         pieces.isEmpty
     }
 
+    /// What the open group is made of so far.
+    var openPieces: [GroupPiece] {
+        pieces
+    }
+
     /// Bytes put together and not yet taken.
     var openBytes: Int {
         pieces.reduce(0) { $0 + $1.buffer.count }

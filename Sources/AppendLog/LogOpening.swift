@@ -26,7 +26,7 @@ struct LogOpening {
     ///
     /// The mark is that of the page which was found.
     private var cut: RecordPosition {
-        max(end, meta.mark)
+        max(end, chain.beforeEmpty(meta.mark))
     }
     private var tail: Tail?
     /// Those that can be used, newest first.

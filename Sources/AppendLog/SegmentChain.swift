@@ -60,9 +60,22 @@ struct SegmentChain {
     ///
     /// What an unclean end left behind is not: it says nothing, even where it has its files still.
     static func contains(_ position: RecordPosition, in links: [Link]) -> Bool {
-        links.contains {
+        if links.first?.header.predecessor == position { return true }
+        return links.contains {
             $0.header.index == position.segment && Int(position.offset) <= $0.limit
         }
+    }
+
+    /// The same place, or where the segment before ends if it is the beginning of one: of two segments
+    /// with nothing between them an opening keeps the first.
+    func beforeEmpty(_ position: RecordPosition) -> RecordPosition {
+        var position = position
+        while position.offset == SegmentHeader.areaBytes,
+            let link = links.first(where: { $0.header.index == position.segment })
+        {
+            position = link.header.predecessor
+        }
+        return position
     }
 
     /// Whether the walk, which looks for `wanted` now, takes this segment.
