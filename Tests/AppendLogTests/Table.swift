@@ -22,6 +22,12 @@ enum Change: Equatable {
         }
     }
 
+    var key: UInt8 {
+        switch self {
+        case .put(let key, _), .update(let key, _), .end(let key): key
+        }
+    }
+
     var payload: [UInt8] {
         switch self {
         case .put(let key, let value): [key] + value
@@ -60,6 +66,10 @@ struct Table {
     }
 
     private(set) var entries: [UInt8: Entry] = [:]
+
+    mutating func set(_ key: UInt8, _ entry: Entry?) {
+        entries[key] = entry
+    }
 
     // MARK: Writing
 
@@ -260,6 +270,22 @@ extension Contents {
         _ disk: SimulatedDisk,
         usesCheckpoints: Bool
     ) throws -> (contents: Self, last: UInt64, report: LogReader.Report) {
+        let (reader, table, report) = try replay(disk, usesCheckpoints: usesCheckpoints)
+        // What stands at a place shows by its kind, which only the pass over all tells.
+        var kinds: [RecordPosition: UInt8] = [:]
+        reader.forEach { kinds[$0.position] = $0.kind }
+        let contents = try table.contents { position in
+            let payload = try reader.withPayload(at: position) { [UInt8]($0) }
+            return (kinds[position] ?? 0, payload)
+        }
+        return (contents, report.lastSequence, report)
+    }
+
+    /// The table as a reader makes it.
+    static func replay(
+        _ disk: SimulatedDisk,
+        usesCheckpoints: Bool
+    ) throws -> (LogReader, Table, LogReader.Report) {
         let reader = try LogReader(Opened.directory, files: disk)
         var table = Table()
         var start: CheckpointInfo?
@@ -272,13 +298,6 @@ extension Contents {
         let report = reader.forEach(from: start?.start, after: start?.startSequence) {
             table.replay($0)
         }
-        // What stands at a place shows by its kind, which only the pass over all tells.
-        var kinds: [RecordPosition: UInt8] = [:]
-        reader.forEach { kinds[$0.position] = $0.kind }
-        let contents = try table.contents { position in
-            let payload = try reader.withPayload(at: position) { [UInt8]($0) }
-            return (kinds[position] ?? 0, payload)
-        }
-        return (contents, report.lastSequence, report)
+        return (reader, table, report)
     }
 }
