@@ -25,6 +25,7 @@ package struct CheckpointWalk {
     private var next: TaskIndex.Number = 0
     private var lanesTold = 0
     private var block = WireWriter(reserving: 0)
+    private var rows = [UInt8](repeating: 0, count: blockBytes)
     private var entries = 0
 
     package init() {}
@@ -44,26 +45,41 @@ package struct CheckpointWalk {
         let end = tasks.index.endNumber
         let stop = min(Int(end), Int(next) + most)
         tellLanes(tasks.lanes, give)
-        begin(.entries)
         while Int(next) < stop {
-            let core = tasks.index.core(next)
-            if core.status != nil, !core.flags.contains(.expiring) {
-                CheckpointEntry.write(tasks.index[next], tasks, to: &block)
-                entries += 1
-            }
-            next += 1
-            guard block.count >= Self.blockBytes else { continue }
-            flush(give)
-            begin(.entries)
+            let count = fillRows(tasks, upTo: TaskIndex.Number(stop))
+            guard count > 1 else { continue }
+            rows.withUnsafeBytes { give(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
         }
-        flush(give)
         guard Int(next) >= Int(end) else { return false }
         finish(tasks, give)
         return true
     }
 
-    /// The size at which a block is closed.
+    /// How long a block is at most, or a little more.
     private static let blockBytes = 60 << 10
+
+    /// As many tasks as a block takes; says how many bytes that are.
+    private mutating func fillRows(_ tasks: TaskFold, upTo stop: TaskIndex.Number) -> Int {
+        var next = next
+        var written = 0
+        let bytes = rows.withUnsafeMutableBytes { rows -> Int in
+            guard let base = rows.baseAddress else { return 0 }
+            base.put(BlockKind.entries.rawValue, at: 0)
+            var count = 1
+            while next < stop, count + CheckpointEntry.bytesMax <= rows.count {
+                let core = tasks.index.core(next)
+                if core.status != nil, !core.flags.contains(.expiring) {
+                    count += CheckpointEntry.write(tasks.index[next], tasks, to: base + count)
+                    written += 1
+                }
+                next += 1
+            }
+            return count
+        }
+        self.next = next
+        entries += written
+        return bytes
+    }
 
     private mutating func tellLanes(
         _ lanes: LaneTable,
@@ -139,95 +155,143 @@ package struct CheckpointWalk {
 ///     110      4  kept for, in seconds
 ///     114     32  due
 /// ```
+///
+/// Read and written by place, since there are millions of them.
 private enum CheckpointEntry {
-    static func write(_ entry: TaskEntry, _ tasks: TaskFold, to writer: inout WireWriter) {
+    static let freshBytes = 48
+    static let bytesMax = freshBytes + 98
+
+    /// Writes it to `target`, which has room for ``bytesMax``; says how many bytes it took.
+    static func write(
+        _ entry: TaskEntry,
+        _ tasks: TaskFold,
+        to target: UnsafeMutableRawPointer
+    ) -> Int {
         let isFresh =
             entry.lastSequence == entry.sequence && entry.keptFor == 0 && entry.due == 0
         let kept = entry.flags.subtracting(.fleeting).rawValue
-        writer.u8(entry.status.code)
-        writer.u8(kept | (isFresh ? 0 : 128))
-        writer.integer(entry.priority)
-        writer.integer(entry.lane)
-        writer.id(entry.id)
-        writer.integer(entry.sequence)
-        writer.integer(entry.added.segment)
-        writer.integer(entry.added.offset)
-        writer.integer(UInt32(clamping: entry.addedBytes))
-        writer.integer(entry.contentCRC)
-        if !isFresh { writeProgress(entry, tasks, to: &writer) }
-    }
-
-    private static func writeProgress(
-        _ entry: TaskEntry,
-        _ tasks: TaskFold,
-        to writer: inout WireWriter
-    ) {
-        writer.integer(entry.lastSequence)
-        writer.integer(entry.finished.segment)
-        writer.integer(entry.finished.offset)
-        writer.integer(UInt32(clamping: entry.finishedBytes))
-        writer.integer(entry.lease.rawValue)
+        target.put(entry.status.code, at: 0)
+        target.put(kept | (isFresh ? 0 : 128), at: 1)
+        target.put(entry.priority, at: 2)
+        target.put(entry.lane, at: 4)
+        target.put(entry.id.high.byteSwapped, at: 8)
+        target.put(entry.id.low.byteSwapped, at: 16)
+        target.put(entry.sequence, at: 24)
+        target.put(entry.added, at: 32)
+        target.put(UInt32(clamping: entry.addedBytes), at: 40)
+        target.put(entry.contentCRC, at: 44)
+        guard !isFresh else { return freshBytes }
+        target.put(entry.lastSequence, at: 48)
+        target.put(entry.finished, at: 56)
+        target.put(UInt32(clamping: entry.finishedBytes), at: 64)
+        target.put(entry.lease.rawValue, at: 68)
         let isNobody = entry.worker == WorkerTable.none
-        writer.worker(isNobody ? WorkerID(high: 0, low: 0) : tasks.workers[entry.worker].id)
-        writer.integer(entry.attempt)
-        writer.integer(entry.failures)
-        writer.integer(entry.deaths)
-        writer.integer(entry.epoch)
-        writer.integer(entry.endedAt)
-        writer.integer(entry.keptFor)
-        tasks.storedDue(of: entry).write(to: &writer)
+        let worker = isNobody ? WorkerID(high: 0, low: 0) : tasks.workers[entry.worker].id
+        target.put(worker.high.byteSwapped, at: 76)
+        target.put(worker.low.byteSwapped, at: 84)
+        target.put(entry.attempt, at: 92)
+        target.put(entry.failures, at: 96)
+        target.put(entry.deaths, at: 100)
+        target.put(entry.epoch, at: 104)
+        target.put(entry.endedAt, at: 106)
+        target.put(entry.keptFor, at: 110)
+        let due = tasks.storedDue(of: entry)
+        target.put(due.wall.nanoseconds, at: 114)
+        target.put(due.boot, at: 122)
+        target.put(due.bootID.high.byteSwapped, at: 130)
+        target.put(due.bootID.low.byteSwapped, at: 138)
+        return bytesMax
     }
 
+    /// Reads the one that `source` begins with; says how many bytes it took.
     static func read(
-        from reader: inout WireReader,
+        _ source: UnsafeRawBufferPointer,
         into tasks: inout TaskFold,
         lanes: [LaneTable.Number]
-    ) throws(WireError) {
-        let status = try reader.storedStatus()
-        let bits = try reader.u8("flags")
-        let priority = try reader.integer("priority", as: Int16.self)
-        let lane = Int(try reader.integer("lane", as: UInt32.self))
+    ) throws(WireError) -> Int {
+        guard source.count >= freshBytes, let base = source.baseAddress else {
+            throw .truncated(field: "task")
+        }
+        guard let status = TaskStatus(code: base.get(0)) else { throw .invalid(field: "status") }
+        let bits: UInt8 = base.get(1)
+        let lane = Int(base.get(4, as: UInt32.self))
         guard lane < lanes.count else { throw .invalid(field: "lane") }
-        let id = try reader.id("task ID")
-        let sequence = try reader.integer("sequence", as: UInt64.self)
+        let sequence: UInt64 = base.get(24)
         var entry = TaskEntry(
-            id: id,
+            id: TaskID(high: base.bigEndian(8), low: base.bigEndian(16)),
             sequence: sequence,
             lastSequence: sequence,
-            added: try reader.position("add"),
-            addedBytes: Int(try reader.integer("add's bytes", as: UInt32.self)),
+            added: base.position(32),
+            addedBytes: Int(base.get(40, as: UInt32.self)),
             due: 0,
-            contentCRC: try reader.integer("CRC"),
+            contentCRC: base.get(44),
             lane: lanes[lane],
-            priority: priority,
+            priority: base.get(2),
             status: status,
             flags: TaskEntry.Flags(rawValue: bits & 127)
         )
-        if bits & 128 != 0 { try readProgress(from: &reader, &entry, &tasks) }
+        let isFresh = bits & 128 == 0
+        if !isFresh {
+            guard source.count >= bytesMax else { throw .truncated(field: "task") }
+            readProgress(base, &entry, &tasks)
+        }
         tasks.restore(entry)
+        return isFresh ? freshBytes : bytesMax
     }
 
     private static func readProgress(
-        from reader: inout WireReader,
+        _ base: UnsafeRawPointer,
         _ entry: inout TaskEntry,
         _ tasks: inout TaskFold
-    ) throws(WireError) {
-        entry.lastSequence = try reader.integer("newest sequence")
-        entry.finished = try reader.position("result")
-        entry.finishedBytes = Int(try reader.integer("result's bytes", as: UInt32.self))
-        entry.lease = Lease(rawValue: try reader.integer("lease"))
-        let worker = try reader.worker("worker")
-        entry.attempt = try reader.integer("attempts")
-        entry.failures = try reader.integer("failures")
-        entry.deaths = try reader.integer("deaths")
-        entry.epoch = try reader.integer("epoch")
-        entry.endedAt = try reader.integer("end")
-        entry.keptFor = try reader.integer("kept for")
-        let due = try StoredDue(from: &reader)
+    ) {
+        entry.lastSequence = base.get(48)
+        entry.finished = base.position(56)
+        entry.finishedBytes = Int(base.get(64, as: UInt32.self))
+        entry.lease = Lease(rawValue: base.get(68))
+        entry.attempt = base.get(92)
+        entry.failures = base.get(96)
+        entry.deaths = base.get(100)
+        entry.epoch = base.get(104)
+        entry.endedAt = base.get(106)
+        entry.keptFor = base.get(110)
         if entry.status == .scheduled {
+            let due = StoredDue(
+                wall: Timestamp(nanoseconds: base.get(114)),
+                boot: base.get(122),
+                bootID: TaskID(high: base.bigEndian(130), low: base.bigEndian(138))
+            )
             entry.due = due.monotonic(at: tasks.now, bootID: tasks.bootID)
         }
+        let worker = WorkerID(high: base.bigEndian(76), low: base.bigEndian(84))
         if worker != WorkerID(high: 0, low: 0) { entry.worker = tasks.workers.retain(worker) }
+    }
+}
+
+extension UnsafeRawPointer {
+    fileprivate func get<Number: FixedWidthInteger & BitwiseCopyable>(
+        _ place: Int,
+        as type: Number.Type = Number.self
+    ) -> Number {
+        Number(littleEndian: loadUnaligned(fromByteOffset: place, as: Number.self))
+    }
+
+    fileprivate func bigEndian(_ place: Int) -> UInt64 {
+        UInt64(bigEndian: loadUnaligned(fromByteOffset: place, as: UInt64.self))
+    }
+
+    fileprivate func position(_ place: Int) -> RecordPosition {
+        RecordPosition(segment: get(place), offset: get(place + 4))
+    }
+}
+
+extension UnsafeMutableRawPointer {
+    fileprivate func put(_ number: some FixedWidthInteger & BitwiseCopyable, at place: Int) {
+        storeBytes(of: number.littleEndian, toByteOffset: place, as: type(of: number))
+    }
+
+    fileprivate func put(_ position: RecordPosition, at place: Int) {
+        put(position.segment, at: place)
+        put(position.offset, at: place + 4)
     }
 }
 
@@ -260,8 +324,10 @@ package struct CheckpointReading {
                 lanes.append(tasks.lanes.number(name: name, queue: queue))
             }
         case .entries:
-            while !reader.isAtEnd {
-                try CheckpointEntry.read(from: &reader, into: &tasks, lanes: lanes)
+            var rest = reader.rest()
+            while !rest.isEmpty {
+                let count = try CheckpointEntry.read(rest, into: &tasks, lanes: lanes)
+                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
                 entries += 1
             }
         case .workers:
@@ -301,11 +367,5 @@ extension TaskFold {
         if entry.finished != .none {
             usage.add(index[number].finishedBytes, in: entry.finished.segment)
         }
-    }
-}
-
-extension WireReader {
-    fileprivate mutating func position(_ field: StaticString) throws(WireError) -> RecordPosition {
-        RecordPosition(segment: try integer(field), offset: try integer(field))
     }
 }

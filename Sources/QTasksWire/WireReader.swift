@@ -26,18 +26,22 @@ extension WireError: CustomStringConvertible {
 ///
 /// It points into the message it reads and must not outlive it.
 package struct WireReader {
-    private let bytes: UnsafeRawBufferPointer
-    private var place = 0
+    // Usable from inlined code: without it each number would be read by way of its type's metadata, at
+    // run time, in every other module.
+    @usableFromInline let bytes: UnsafeRawBufferPointer
+    @usableFromInline var place = 0
 
+    @inlinable
     package init(_ bytes: UnsafeRawBufferPointer) {
         self.bytes = bytes
     }
 
     /// How many bytes are left.
-    package var left: Int { bytes.count - place }
+    @inlinable package var left: Int { bytes.count - place }
 
-    package var isAtEnd: Bool { place == bytes.count }
+    @inlinable package var isAtEnd: Bool { place == bytes.count }
 
+    @inlinable
     @inline(__always)
     package mutating func u8(_ field: StaticString) throws(WireError) -> UInt8 {
         guard left >= 1 else { throw .truncated(field: field) }
@@ -45,6 +49,7 @@ package struct WireReader {
         return bytes[place]
     }
 
+    @inlinable
     @inline(__always)
     package mutating func integer<Number: FixedWidthInteger>(
         _ field: StaticString,
@@ -56,6 +61,7 @@ package struct WireReader {
         return Number(littleEndian: bytes.loadUnaligned(fromByteOffset: place, as: Number.self))
     }
 
+    @inlinable
     package mutating func raw(
         _ count: Int,
         _ field: StaticString
@@ -66,6 +72,7 @@ package struct WireReader {
     }
 
     /// Bytes behind their count (4 bytes).
+    @inlinable
     package mutating func counted(
         _ field: StaticString
     ) throws(WireError) -> UnsafeRawBufferPointer {
@@ -92,6 +99,7 @@ package struct WireReader {
     }
 
     /// Everything that is left.
+    @inlinable
     package mutating func rest() -> UnsafeRawBufferPointer {
         defer { place = bytes.count }
         return UnsafeRawBufferPointer(rebasing: bytes[place...])

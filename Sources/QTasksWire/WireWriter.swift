@@ -5,59 +5,69 @@
 /// Numbers are little endian.
 package struct WireWriter: Sendable {
     /// What was written so far.
-    package private(set) var bytes: [UInt8]
+    @inlinable package var bytes: [UInt8] { storage }
+
+    // Usable from inlined code, as in WireReader.
+    @usableFromInline var storage: [UInt8]
 
     package init(reserving capacity: Int = 256) {
-        bytes = []
-        bytes.reserveCapacity(capacity)
+        storage = []
+        storage.reserveCapacity(capacity)
     }
 
-    package var count: Int { bytes.count }
+    @inlinable package var count: Int { storage.count }
 
+    @inlinable
     @inline(__always)
     package mutating func u8(_ value: UInt8) {
-        bytes.append(value)
+        storage.append(value)
     }
 
+    @inlinable
     @inline(__always)
     package mutating func integer(_ value: some FixedWidthInteger) {
-        withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: value.littleEndian) { storage.append(contentsOf: $0) }
     }
 
     /// A number that is known only later: returns the place for ``patch(_:at:)``.
     package mutating func reserveU32() -> Int {
         integer(UInt32(0))
-        return bytes.count - 4
+        return storage.count - 4
     }
 
     package mutating func patch(_ value: UInt32, at place: Int) {
         for index in 0..<4 {
-            bytes[place + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index)))
+            storage[place + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index)))
         }
     }
 
+    @inlinable
     package mutating func raw(_ value: UnsafeRawBufferPointer) {
-        bytes.append(contentsOf: value)
+        storage.append(contentsOf: value)
     }
 
+    @inlinable
     package mutating func raw(_ value: [UInt8]) {
-        bytes.append(contentsOf: value)
+        storage.append(contentsOf: value)
     }
 
+    @inlinable
     package mutating func raw(_ value: String.UTF8View) {
-        bytes.append(contentsOf: value)
+        storage.append(contentsOf: value)
     }
 
     /// Bytes behind their count (4 bytes).
+    @inlinable
     package mutating func counted(_ value: [UInt8]) {
         integer(UInt32(value.count))
-        bytes.append(contentsOf: value)
+        storage.append(contentsOf: value)
     }
 
     /// Bytes behind their count (4 bytes).
+    @inlinable
     package mutating func counted(_ value: UnsafeRawBufferPointer) {
         integer(UInt32(value.count))
-        bytes.append(contentsOf: value)
+        storage.append(contentsOf: value)
     }
 
     /// Text in UTF-8 behind its count of bytes (2 bytes); what is over 65,535 bytes is cut off at a
@@ -66,17 +76,18 @@ package struct WireWriter: Sendable {
         var value = value
         while value.utf8.count > Int(UInt16.max) { value = String(value.prefix(value.count / 2)) }
         integer(UInt16(value.utf8.count))
-        bytes.append(contentsOf: value.utf8)
+        storage.append(contentsOf: value.utf8)
     }
 
+    @inlinable
     package mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: true)
+        storage.removeAll(keepingCapacity: true)
     }
 
     /// Hands the bytes over and begins anew.
     package mutating func take() -> [UInt8] {
-        let taken = bytes
-        bytes = []
+        let taken = storage
+        storage = []
         return taken
     }
 }

@@ -12,7 +12,9 @@ import ZeroMQ
 /// Storage's core and log as `StorageLoop` runs them, with the benchmark in the Broker's place, and in
 /// the workers'.
 final class BenchStore {
-    private(set) var store: OpenedStore
+    let log: Log
+    private(set) var state: StorageState
+    private var keeper: StorageKeeper
     private let bell: Doorbell
     private var submitted: UInt64
     private var number: UInt64 = 0
@@ -34,19 +36,19 @@ final class BenchStore {
             pid: getpid(),
             seed: 1
         )
-        store = try OpenedStore(
+        let store = try OpenedStore(
             settings,
             options: .store(config, space: nil),
             keeping: StorageKeeper.Settings(config),
             onProgress: { bell.ring() }
         )
-        submitted = store.log.lastSequence
-        store.state.brokerSession(incarnation: store.log.incarnation, globalConfigPid: 0)
-        _ = store.state.flush()
+        (log, state, keeper) = (store.log, store.state, store.keeper)
+        submitted = log.lastSequence
+        state.brokerSession(incarnation: log.incarnation, globalConfigPid: 0)
+        _ = state.flush()
     }
 
-    var log: Log { store.log }
-    var tasks: TaskFold { store.state.tasks }
+    var tasks: TaskFold { state.tasks }
 
     // MARK: What comes in
 
@@ -60,7 +62,7 @@ final class BenchStore {
     ) throws -> [(id: TaskID, lease: Lease)] {
         var writer = WireWriter(
             .propose,
-            number: store.state.sessionNumber ?? 0,
+            number: state.sessionNumber ?? 0,
             reserving: 256 * count
         )
         var added: [(id: TaskID, lease: Lease)] = []
@@ -104,12 +106,12 @@ final class BenchStore {
                 outcome: .success(result: [UInt8(ascii: "1")], contentType: "")
             ).write(to: &writer)
         }
-        writer.bytes.withUnsafeBytes { store.state.results($0, now: now, log: log) }
+        writer.bytes.withUnsafeBytes { state.results($0, now: now, log: log) }
     }
 
     /// Their worker died of these tasks, each alone in it.
     func kill(_ tasks: [(id: TaskID, lease: Lease)]) {
-        var writer = WireWriter(.propose, number: store.state.sessionNumber ?? 0)
+        var writer = WireWriter(.propose, number: state.sessionNumber ?? 0)
         for task in tasks {
             number += 1
             Proposal.release(
@@ -121,11 +123,11 @@ final class BenchStore {
             ).write(to: &writer)
         }
         propose(writer)
-        store.state.decideReleases(now: now, log: log)
+        state.decideReleases(now: now, log: log)
     }
 
     private func propose(_ writer: WireWriter) {
-        writer.bytes.withUnsafeBytes { store.state.brokerMessage($0, now: now, log: log) }
+        writer.bytes.withUnsafeBytes { state.brokerMessage($0, now: now, log: log) }
     }
 
     // MARK: A turn
@@ -136,10 +138,10 @@ final class BenchStore {
     @discardableResult
     func turn() throws -> (pace: StorageKeeper.Pace, nanoseconds: UInt64) {
         submit()
-        store.state.watermarks(log.watermarks(), log: log)
-        _ = store.state.flush()
+        state.watermarks(log.watermarks(), log: log)
+        _ = state.flush()
         let start = Stopwatch.now()
-        let pace = store.keeper.step(&store.state, log, now: now) {
+        let pace = keeper.step(&state, log, now: now) {
             Stopwatch.now() - start >= 500_000
         }
         let time = Stopwatch.now() - start
@@ -149,7 +151,7 @@ final class BenchStore {
     }
 
     private func submit() {
-        let wantsSync = store.state.takeSyncWish(now: now.monotonic)
+        let wantsSync = state.takeSyncWish(now: now.monotonic)
         guard log.lastSequence > submitted || wantsSync else { return }
         log.submit(sync: wantsSync)
         submitted = log.lastSequence
@@ -176,7 +178,7 @@ final class BenchStore {
 
     func close() throws {
         try log.flush()
-        store.keeper.writeLastCheckpoint(store.state, log)
+        keeper.writeLastCheckpoint(state, log)
         try log.close()
     }
 }
