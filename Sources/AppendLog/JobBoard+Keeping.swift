@@ -7,6 +7,7 @@ import Synchronization
 extension JobBoard {
     func runOneKeep() -> Bool {
         guard let job = withJobs({ $0.nextKeep() }) else { return false }
+        defer { keptCount.wrappingAdd(1, ordering: .releasing) }
         do throws(AppendLogError) {
             switch job {
             case .write(let number, let handle, let buffer, let offset):

@@ -19,6 +19,8 @@ final class JobBoard: @unchecked Sendable {
     let hasFailed = Atomic<Bool>(false)
     let isShortOfSpace = Atomic<Bool>(false)
     let isAtLimit = Atomic<Bool>(false)
+    /// Steps of housekeeping that were done.
+    let keptCount = Atomic<Int>(0)
 
     let onProgress: (@Sendable () -> Void)?
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)

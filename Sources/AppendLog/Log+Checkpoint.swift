@@ -1,5 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
+import Synchronization
+
 /// A checkpoint that the owner is giving, block by block.
 struct CheckpointDraft {
     var checkpoint: Checkpoint
@@ -150,6 +152,17 @@ extension Log {
     /// Removes a checkpoint; one that a meta page names stays until the next is there.
     public func removeCheckpoint(_ number: UInt32) {
         board.withJobs { $0.keep { $0.dropCheckpoint(number) } }
+    }
+
+    /// Changes with each step of housekeeping that is done: until it does, checkpoints and files are as
+    /// they were.
+    public var housekeepingCount: Int {
+        board.keptCount.load(ordering: .acquiring)
+    }
+
+    /// Where the next record will begin, or a little before.
+    public var end: RecordPosition {
+        assembler.end
     }
 
     /// How many bytes of records the next opening would read behind the newest checkpoint.

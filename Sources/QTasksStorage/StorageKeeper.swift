@@ -39,7 +39,24 @@ package struct StorageKeeper {
     private static let entriesAtATime = 256
     private static let recordsAtATime = 16
 
+    /// What the last look at the log saw: while that holds there is nothing new to decide.
+    private struct Look: Equatable {
+        var segment: UInt32
+        /// In steps of 256 KiB.
+        var part: UInt32
+        var housekeeping: Int
+        var hasRoom: Bool
+
+        init(_ log: Log) {
+            segment = log.end.segment
+            part = log.end.offset >> 18
+            housekeeping = log.housekeepingCount
+            hasRoom = log.hasRoom
+        }
+    }
+
     private let settings: Settings
+    private var lastLook: Look?
     private var walk: CheckpointWalk?
     private var newestCheckpoint: UInt32 = 0
     /// Compact up to here whether it pays or not: somebody asked for it.
@@ -68,11 +85,15 @@ package struct StorageKeeper {
         guard state.failure == nil else { return .idle }
         state.tasks.now = now
         log.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
-        let paces = [
-            expire(&state, log, now: now), writeCheckpoint(state, log, isOver),
-            compact(&state, log, isOver),
-        ]
-        if paces.contains(.soon) { return .soon }
+        let expiry = expire(&state, log, now: now)
+        let look = Look(log)
+        guard look != lastLook || walk != nil || log.isCompacting || isForced else { return expiry }
+        lastLook = look
+        let paces = [expiry, writeCheckpoint(state, log, isOver), compact(&state, log, isOver)]
+        if paces.contains(.soon) {
+            lastLook = nil
+            return .soon
+        }
         return paces.contains(.waiting) ? .waiting : .idle
     }
 
