@@ -56,7 +56,7 @@ extension Log {
         if let batch = progress.batch {
             if progress.next < batch.records.count {
                 compaction?.next += 1
-                body(batch.view(progress.next))
+                withExtendedLifetime(batch) { body(batch.view(progress.next)) }
                 return .record
             }
             if let damage = batch.damage { return stopAtDamage(damage, progress) }

@@ -168,7 +168,7 @@ struct LogOpening {
 
     private func isZero(_ segment: UInt32) throws(AppendLogError) -> Bool {
         let file = try SegmentBytes(path(segment), files)
-        return file.bytes.allSatisfy { $0 == 0 }
+        return withExtendedLifetime(file) { file.bytes.allSatisfy { $0 == 0 } }
     }
 
     /// The highest sequence that any evidence calls durable.
@@ -227,6 +227,7 @@ struct LogOpening {
                 noteMissing(missing)
             }
             let file = try SegmentBytes(path(link.header.index), files)
+            defer { withExtendedLifetime(file) {} }
             let isFirst = link.header.index == start.segment
             var scan = SegmentScan(
                 file.bytes,
