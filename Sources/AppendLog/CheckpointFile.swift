@@ -50,6 +50,15 @@ struct CheckpointFile {
         try forEachBlock { _ in true }
     }
 
+    /// The same for whoever can do without.
+    var isReadable: Bool {
+        isTaken { _ in true }
+    }
+
+    func isTaken(_ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
+        (try? forEachBlock(body)) ?? false
+    }
+
     /// Shows each block; ends early where `body` says `false`.
     ///
     /// - Returns: Whether all blocks were there, whole, and taken.
@@ -114,7 +123,12 @@ extension LogFiles {
         var found: [CheckpointFile] = []
         for number in numbers.sorted(by: >) {
             let path = "\(directory)/\(LogFormat.checkpointName(number))"
-            if let file = try CheckpointFile(path, number: number, self) { found.append(file) }
+            do throws(AppendLogError) {
+                if let file = try CheckpointFile(path, number: number, self) { found.append(file) }
+            } catch {
+                // one that can't be read, or is just being removed, is none
+                guard case .system = error else { throw error }
+            }
         }
         return found
     }

@@ -29,13 +29,29 @@ final class CompactionBatch: @unchecked Sendable {
     private(set) var damage: Int?
 
     /// Reads the next records.
-    ///
-    /// - Throws: Where the file can't be read.
-    init(_ read: CompactionRead, path: String, _ files: any LogFiles) throws(AppendLogError) {
+    init(_ read: CompactionRead, path: String, _ files: any LogFiles) {
         segment = read.segment
         start = read.offset
         nextOffset = read.offset
         buffer = GroupBuffer(capacity: Self.bytes)
+        do throws(AppendLogError) {
+            try load(read, path, files)
+        } catch {
+            // the records stay where they are, like those that are damaged
+            damage = nextOffset
+        }
+    }
+
+    /// Whether it is what was wanted there: an older one may come late.
+    func isAnswer(to read: CompactionRead) -> Bool {
+        segment == read.segment && start == read.offset
+    }
+
+    private func load(
+        _ read: CompactionRead,
+        _ path: String,
+        _ files: any LogFiles
+    ) throws(AppendLogError) {
         let file = try files.open(path, .read)
         defer { files.close(file) }
         var wanted = Self.bytes
@@ -49,7 +65,6 @@ final class CompactionBatch: @unchecked Sendable {
             let got = try files.read(file, at: read.offset, into: target)
             buffer.shorten(by: count - got)
             let isWhole = read.offset + got >= read.limit || got < count
-            if got < count { damage = read.offset + got }
             if scan(read, isWhole: isWhole) { return }
             wanted *= 2  // a record longer than what was read
         }
@@ -61,6 +76,7 @@ final class CompactionBatch: @unchecked Sendable {
             buffer.bytes,
             salt: read.salt,
             limit: read.limit,
+            knownEnd: isWhole ? read.limit : 0,
             base: read.offset,
             from: read.offset
         )
@@ -113,7 +129,8 @@ public enum CompactionStep: Hashable, Sendable {
     case record
     /// Nothing is read yet; `onProgress` is called when there is.
     case waiting
-    /// That was the last one: what is alive has been carried forward.
+    /// That was the last one: what is alive has been carried forward, or the segment stays since a
+    /// `carry` threw.
     case finished
     /// The segment has records that can't be read. It stays, and compaction with it.
     case damaged(RecordPosition)

@@ -83,7 +83,7 @@ struct GroupAssembler {
     private(set) var end: RecordPosition
     private(set) var nextSequence: UInt64
     /// What the next segment's header says of the owner.
-    var stamp: UInt64 = 0
+    var stamp: UInt64
     /// Segments begun since ``forgetBegun()``.
     private(set) var begun: [SegmentInfo] = []
 
@@ -94,6 +94,7 @@ struct GroupAssembler {
         firstSequence: UInt64,
         incarnation: UInt32,
         segmentBytes: Int,
+        stamp: UInt64 = 0,
         newSalt: @escaping @Sendable () -> UInt32
     ) {
         self.init(
@@ -102,6 +103,7 @@ struct GroupAssembler {
             nextSequence: firstSequence,
             incarnation: incarnation,
             segmentBytes: segmentBytes,
+            stamp: stamp,
             newSalt: newSalt
         )
         begin(segment)
@@ -114,6 +116,7 @@ struct GroupAssembler {
         nextSequence: UInt64,
         incarnation: UInt32,
         segmentBytes: Int,
+        stamp: UInt64 = 0,
         newSalt: @escaping @Sendable () -> UInt32
     ) {
         self.end = end
@@ -121,11 +124,17 @@ struct GroupAssembler {
         self.nextSequence = nextSequence
         self.incarnation = incarnation
         self.segmentBytes = segmentBytes
+        self.stamp = stamp
         self.newSalt = newSalt
     }
 
     var isEmpty: Bool {
         pieces.isEmpty
+    }
+
+    /// What the open group is made of so far.
+    var openPieces: [GroupPiece] {
+        pieces
     }
 
     /// Bytes put together and not yet taken.

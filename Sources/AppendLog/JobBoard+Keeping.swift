@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import Glibc
 import Synchronization
 
 /// Carries out the log's housekeeping, on a thread that nothing waits for.
@@ -17,7 +18,7 @@ extension JobBoard {
                 withJobs { $0.keep { $0.abandoned() } }
                 onProgress?()
             case .read(let read):
-                let batch = try CompactionBatch(read, path: path(read.segment), files)
+                let batch = CompactionBatch(read, path: path(read.segment), files)
                 withJobs { $0.keep { $0.wasRead(batch) } }
                 onProgress?()
             case .remove(let segments, let checkpoints): remove(segments, checkpoints)
@@ -38,10 +39,10 @@ extension JobBoard {
     ) throws(AppendLogError) {
         var opened = handle
         do throws(AppendLogError) {
-            let file =
-                if let handle { handle } else {
-                    try files.open(unfinishedPath(number), .create)
-                }
+            guard look({ $0.quotaAdmits(buffer.count) }) else {
+                throw .system(call: "quota", path: directory, errno: EDQUOT)
+            }
+            let file = if let handle { handle } else { try makeUnfinished(number) }
             opened = file
             try files.write(file, [buffer.bytes], at: offset)
             withJobs { $0.keep { $0.wrote(buffer, at: offset, with: file) } }
@@ -56,14 +57,25 @@ extension JobBoard {
         }
     }
 
+    /// What an earlier attempt has left of it may be longer than this one.
+    private func makeUnfinished(_ number: UInt32) throws(AppendLogError) -> LogFileHandle {
+        try? files.remove(unfinishedPath(number))
+        return try files.open(unfinishedPath(number), .createNew)
+    }
+
     private func publish(
         _ checkpoint: Checkpoint,
         _ handle: LogFileHandle
     ) throws(AppendLogError) {
         let name = "\(directory)/\(LogFormat.checkpointName(checkpoint.number))"
-        try files.syncData(handle)
-        try files.rename(unfinishedPath(checkpoint.number), to: name)
-        try files.syncDirectory(directory)
+        do throws(AppendLogError) {
+            try files.syncData(handle)
+            try files.rename(unfinishedPath(checkpoint.number), to: name)
+            try files.syncDirectory(directory)
+        } catch {
+            guard error.isNoSpace else { throw error }
+            return withJobs { $0.keep { $0.checkpointFailed(error, handle: handle) } }
+        }
         files.close(handle)
         withJobs { $0.published(checkpoint) }
         onProgress?()

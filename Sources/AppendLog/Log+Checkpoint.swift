@@ -81,7 +81,7 @@ extension Log {
             salt: board.files.salt(),
             incarnation: incarnation,
             startSequence: lastSequence,
-            start: assembler.end
+            start: endBeforeEmpty
         )
         let draft = CheckpointDraft(checkpoint: checkpoint)
         checkpoint.encodeHeader(to: draft.buffer.extend(by: Checkpoint.headerBytes))
@@ -116,7 +116,7 @@ extension Log {
         guard var draft = checkpointDraft else { return }
         checkpointDraft = nil
         draft.checkpoint.endSequence = lastSequence
-        draft.checkpoint.end = assembler.end
+        draft.checkpoint.end = endBeforeEmpty
         draft.checkpoint.stamp = stamp
         let offset = draft.end
         draft.checkpoint.encodeTrailer(
@@ -165,6 +165,14 @@ extension Log {
             let end = segment.end ?? Int(assembler.end.offset)
             return sum + end - (segment.index == position.segment ? Int(position.offset) : 0)
         }
+    }
+
+    /// The end of the log; an opening drops a segment without records.
+    private var endBeforeEmpty: RecordPosition {
+        guard assembler.end.offset == SegmentHeader.areaBytes, let last = segments.last else {
+            return assembler.end
+        }
+        return last.predecessor
     }
 
     private func handOver(_ draft: inout CheckpointDraft) {

@@ -7,6 +7,8 @@ struct CompactionProgress {
     let segment: SegmentInfo
     var batch: CompactionBatch?
     var next = 0
+    /// Something could not be carried forward: the segment has to stay.
+    var isIncomplete = false
 }
 
 // Compaction takes the oldest segment, always: what ends something lies behind what began it, so
@@ -47,7 +49,8 @@ extension Log {
     /// Shows the next record of the segment that is compacted.
     ///
     /// `body` may append and ``carry(_:kind:flags:payloadBytes:fill:)``. After the last record the
-    /// compaction is over: the segment is removed once what was carried is durable.
+    /// compaction is over: the segment is removed once what was carried is durable, unless a `carry` has
+    /// thrown.
     public func compactNext(_ body: (borrowing RecordView) -> Void) -> CompactionStep {
         guard let progress = compaction else { return .finished }
         if let batch = progress.batch {
@@ -57,7 +60,10 @@ extension Log {
                 return .record
             }
             if let damage = batch.damage { return stopAtDamage(damage, progress) }
-            if batch.isLast { return finishCompaction() }
+            if batch.isLast {
+                if progress.isIncomplete { abandonCompaction() } else { finishCompaction() }
+                return .finished
+            }
         }
         guard let batch = board.withJobs({ jobs in takeBatch(&jobs) }) else { return .waiting }
         compaction?.batch = batch
@@ -71,7 +77,9 @@ extension Log {
     ///
     /// It may be longer than ``LogOptions/recordBytesMax``, which may have been more when it came.
     ///
-    /// - Throws: As ``append(kind:flags:payloadBytes:fill:)``, but for the length.
+    /// - Throws: As ``append(kind:flags:payloadBytes:fill:)``, but for the length. The segment then
+    ///   stays however the compaction ends, and can be compacted again; what was carried so far is in
+    ///   no way wrong.
     public func carry(
         _ view: borrowing RecordView,
         kind: UInt8,
@@ -79,9 +87,12 @@ extension Log {
         payloadBytes: Int,
         fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(AppendLogError) -> RecordPosition {
-        if board.hasFailed.load(ordering: .acquiring), let failure { throw failure }
-        if board.isAtLimit.load(ordering: .relaxed) {
+        do throws(AppendLogError) {
+            if board.hasFailed.load(ordering: .acquiring), let failure { throw failure }
             try checkRoom(payloadBytes, isCarried: true)
+        } catch {
+            compaction?.isIncomplete = true
+            throw error
         }
         let position = assembler.append(
             kind: kind,
@@ -134,7 +145,7 @@ extension Log {
         )
     }
 
-    private func finishCompaction() -> CompactionStep {
+    private func finishCompaction() {
         compaction = nil
         submit(sync: true)
         segments.removeFirst()
@@ -144,6 +155,5 @@ extension Log {
             $0.keep { $0.endCompaction() }
             $0.releaseSegments(before: first.index, firstSequence: first.firstSequence)
         }
-        return .finished
     }
 }

@@ -23,6 +23,8 @@ public final class Log {
     private var isClosed = false
     var checkpointDraft: CheckpointDraft?
     var compaction: CompactionProgress?
+    /// What may be appended before the quota has to be looked at again, in bytes.
+    private var quotaBytesLeft: Int
 
     /// The log's segments, oldest first; the last one is being written.
     public internal(set) var segments: [SegmentInfo]
@@ -44,7 +46,7 @@ public final class Log {
         driver: LogDriver,
         lockFile: LogFileHandle,
         isInMemory: Bool
-    ) throws(AppendLogError) {
+    ) {
         self.board = board
         self.options = options
         self.driver = driver
@@ -55,7 +57,7 @@ public final class Log {
         assembler = outcome.assembler
         segments = outcome.segments
         source = RecordSource(files: board.files, directory: board.directory)
-        if driver == .threads { threads = try LogThreads(board) }
+        quotaBytesLeft = options.quotaBytes == nil ? Int.max : 0
     }
 
     deinit {
@@ -94,6 +96,7 @@ public final class Log {
             throw .unsuitableFileSystem(path: directory, name: name)
         }
         let lockFile = try files.lock("\(directory)/\(LogFormat.lockName)")
+        let outcome: LogOpening.Outcome
         do throws(AppendLogError) {
             var opening = LogOpening(
                 files: files,
@@ -101,40 +104,42 @@ public final class Log {
                 options: options,
                 listener: listener
             )
-            let outcome = try opening.run()
-            let jobs = LogJobs(
-                meta: outcome.meta,
-                end: outcome.assembler.end,
-                handle: outcome.handle,
-                filledEnd: outcome.filledEnd,
-                options: options,
-                keeping: outcome.keeping
-            )
-            let board = JobBoard(
+            outcome = try opening.run()
+        } catch {
+            files.close(lockFile)
+            throw error
+        }
+        let jobs = LogJobs(
+            meta: outcome.meta,
+            end: outcome.assembler.end,
+            handle: outcome.handle,
+            filledEnd: outcome.filledEnd,
+            options: options,
+            keeping: outcome.keeping
+        )
+        let log = Log(
+            board: JobBoard(
                 jobs: jobs,
                 files: files,
                 directory: directory,
                 metaFile: outcome.metaFile,
                 onProgress: onProgress
-            )
-            do throws(AppendLogError) {
-                return try Log(
-                    board: board,
-                    outcome: outcome,
-                    options: options,
-                    driver: driver,
-                    lockFile: lockFile,
-                    isInMemory: fileSystem == .memory
-                )
-            } catch {
-                files.close(outcome.handle)
-                files.close(outcome.metaFile)
-                throw error
-            }
-        } catch {
-            files.close(lockFile)
-            throw error
-        }
+            ),
+            outcome: outcome,
+            options: options,
+            driver: driver,
+            lockFile: lockFile,
+            isInMemory: fileSystem == .memory
+        )
+        // from here on the log lets go of its files
+        try log.startThreads()
+        return log
+    }
+
+    /// Makes the flags say what holds, and starts the threads, if any.
+    private func startThreads() throws(AppendLogError) {
+        board.withJobs { _ in }
+        if driver == .threads { threads = try LogThreads(board) }
     }
 
     /// Opens a store whose owner makes no checkpoints; `replay` is shown every record.
@@ -192,7 +197,7 @@ extension Log {
             throw .payloadTooLarge(bytes: payloadBytes, limit: options.recordBytesMax)
         }
         if board.hasFailed.load(ordering: .acquiring), let failure { throw failure }
-        if board.isAtLimit.load(ordering: .relaxed) { try checkRoom(payloadBytes) }
+        try checkRoom(payloadBytes)
         let sequence = assembler.nextSequence
         let position = assembler.append(
             kind: kind,
@@ -343,12 +348,38 @@ extension Log {
         board.withJobs { $0.retrySpace() }
     }
 
+    /// Whether a record with such a payload may be appended.
+    ///
+    /// Takes the board's lock where the disk or the quota is as good as full, and else once in a while.
     func checkRoom(_ payloadBytes: Int, isCarried: Bool = false) throws(AppendLogError) {
+        let isAtLimit = board.isAtLimit.load(ordering: .relaxed)
+        quotaBytesLeft -= payloadBytes + RecordHeader.carriedBytes + RecordHeader.alignment
+        guard isAtLimit || quotaBytesLeft < 0 else { return }
         let place = assembler.place(payloadBytes: payloadBytes, isCarried: isCarried)
-        let filled = board.look { $0.filledEnd(of: place.segment) }
-        guard place.end <= filled else {
+        let (filled, left) = board.look { jobs in
+            (
+                jobs.filledEnd(of: place.segment),
+                jobs.quotaBytesLeft.map { $0 - growth(place.segment, place.end, jobs) } ?? Int.max
+            )
+        }
+        guard left >= 0, place.end <= filled || !isAtLimit else {
+            quotaBytesLeft = min(quotaBytesLeft, 0)
             throw .outOfSpace(bytes: payloadBytes, preparedBytesLeft: preparedBytesLeft)
         }
+        // Little at a time, since checkpoints and zeros ahead share the quota; and so that at most one
+        // segment begins meanwhile.
+        guard options.quotaBytes != nil else { return }
+        let share = min(left, 64 << 10, options.segmentBytes / 2)
+        quotaBytesLeft = share - 2 * SegmentHeader.areaBytes
+    }
+
+    /// How much the files grow beyond what is counted, once everything up to `end` in `segment` is written.
+    private func growth(_ segment: UInt32, _ end: Int, _ jobs: LogJobs) -> Int {
+        var ends: [UInt32: Int] = [segment: end]
+        for piece in inFlight + assembler.openPieces {
+            ends[piece.segment] = max(ends[piece.segment] ?? 0, piece.end)
+        }
+        return ends.reduce(0) { $0 + max(0, $1.value - jobs.filledEnd(of: $1.key)) }
     }
 }
 

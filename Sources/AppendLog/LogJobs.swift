@@ -78,8 +78,8 @@ struct LogJobs {
     /// What the other page says.
     private var formerMeta: MetaPage
     private(set) var keeping: LogKeeping
-    /// New work is better refused: what room there is is for what becomes of the old.
-    private(set) var isShortOfSpace = false
+    /// The file system has no more than the share that is to stay free.
+    private var isDiskShort = false
     /// There is no room but what is prepared.
     private(set) var isAtLimit = false
     private(set) var failure: AppendLogError?
@@ -113,6 +113,7 @@ struct LogJobs {
             )
         ]
         self.keeping.setSize(filledEnd, of: end.segment)
+        if options.freeShare > 0 { self.keeping.measure() }
     }
 
     /// Every file still open for writing.
@@ -346,7 +347,6 @@ extension LogJobs {
     mutating func refused(_ job: PreparationJob, wasMade: Bool) {
         preparing = nil
         isAtLimit = true
-        isShortOfSpace = true
         guard job.creates, wasMade else { return }
         segments[job.segment] = Segment(
             handle: nil,
@@ -396,18 +396,26 @@ extension LogJobs {
 // MARK: - Room
 
 extension LogJobs {
+    /// New work is better refused: what room there is is for what becomes of the old.
+    var isShortOfSpace: Bool {
+        isAtLimit || isDiskShort
+            || !quotaAdmits(options.reserveBytes + options.zeroFillChunkBytes)
+    }
+
+    /// What the quota still lets in, in bytes; `nil` where there is none.
+    var quotaBytesLeft: Int? {
+        options.quotaBytes.map { $0 - keeping.bytesUsed }
+    }
+
     /// Whether the quota lets this many more bytes in.
     func quotaAdmits(_ bytes: Int) -> Bool {
-        options.quotaBytes.map { keeping.bytesUsed + bytes <= $0 } ?? true
+        quotaBytesLeft.map { bytes <= $0 } ?? true
     }
 
     /// How much room the file system has.
     mutating func measured(_ space: LogFileSystemSpace) {
         let reserve = Int(Double(space.totalBytes) * options.freeShare)
-        let fits = options.quotaBytes.map {
-            keeping.bytesUsed + options.zeroFillChunkBytes <= $0 - options.reserveBytes
-        }
-        isShortOfSpace = isAtLimit || space.freeBytes <= reserve || fits == false
+        isDiskShort = space.freeBytes <= reserve
     }
 }
 

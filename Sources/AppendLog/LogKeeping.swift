@@ -57,22 +57,24 @@ struct LogKeeping {
     private(set) var checkpoints: [Checkpoint]
     /// What each segment's file takes up.
     private(set) var sizes: [UInt32: Int]
+    private var sizesTotal: Int
     /// Why the last checkpoint came to nothing.
     private(set) var checkpointFailure: AppendLogError?
 
     init(checkpoints: [Checkpoint] = [], sizes: [UInt32: Int] = [:]) {
         self.checkpoints = checkpoints
         self.sizes = sizes
+        sizesTotal = sizes.values.reduce(0, +)
     }
 
     /// What all files take up together, in bytes.
     var bytesUsed: Int {
-        sizes.values.reduce(2 * MetaPage.bytes, +)
+        2 * MetaPage.bytes + sizesTotal
             + checkpoints.reduce(0) { $0 + $1.bytes } + (draft?.checkpoint.bytes ?? 0)
     }
 
     mutating func setSize(_ bytes: Int, of segment: UInt32) {
-        sizes[segment] = bytes
+        sizesTotal += bytes - (sizes.updateValue(bytes, forKey: segment) ?? 0)
     }
 }
 
@@ -224,9 +226,10 @@ extension LogKeeping {
     mutating func wasRead(_ batch: CompactionBatch) {
         isBusy = false
         source?.isReading = false
-        source?.read.offset = batch.nextOffset
-        source?.isAtEnd = batch.isLast
-        source?.batches.append(batch)
+        guard let source, batch.isAnswer(to: source.read) else { return }
+        self.source?.read.offset = batch.nextOffset
+        self.source?.isAtEnd = batch.isLast || batch.damage != nil
+        self.source?.batches.append(batch)
     }
 
     mutating func takeBatch() -> CompactionBatch? {
@@ -256,7 +259,7 @@ extension LogKeeping {
         isBusy = false
         doomedSegments.subtract(segments)
         doomedCheckpoints.subtract(checkpoints)
-        for index in segments { sizes[index] = nil }
+        for index in segments { sizesTotal -= sizes.removeValue(forKey: index) ?? 0 }
         self.checkpoints.removeAll { checkpoints.contains($0.number) }
         wantsMeasure = true
     }

@@ -17,10 +17,24 @@ struct LogOpening {
     private var chain = SegmentChain([], incarnation: 0)
     private var newestIndex: UInt32 = 0
     private var order = ReplayOrder(durable: 0)
-    /// The end of the last durable record: where the log is cut if the end was not clean.
-    private var cut = RecordPosition(segment: 0, offset: 0)
+    /// The end of the last durable record that was read.
+    private var end = RecordPosition(segment: 0, offset: 0)
+    /// Segment files whose header can't be read.
+    private var unreadable: [UInt32] = []
+    /// Where the log is cut if the end was not clean; what is durable and damaged stays before it, to be
+    /// reported again.
+    ///
+    /// The mark is that of the page which was found.
+    private var cut: RecordPosition {
+        max(end, chain.beforeEmpty(meta.mark))
+    }
     private var tail: Tail?
+    /// Those that can be used, newest first.
     private var checkpoints: [CheckpointFile] = []
+    /// What was opened on the way to the new segment, or is written to from now on.
+    private var opened: [LogFileHandle] = []
+    /// A meta page may lead to the new segment.
+    private var isSettling = false
     /// Where reading begins.
     private var start = RecordPosition(segment: 0, offset: 0)
 
@@ -41,7 +55,6 @@ struct LogOpening {
     private struct Tail {
         var handle: LogFileHandle
         var assembler: GroupAssembler
-        var written: [LogFileHandle] = []
     }
 
     init(
@@ -74,9 +87,15 @@ struct LogOpening {
             return try settle(continued, metaFile)
         } catch {
             files.close(metaFile)
-            tail?.written.forEach(files.close)
+            opened.forEach(files.close)
+            if let tail, !isSettling { removeUnused(tail) }
             throw error
         }
+    }
+
+    /// On a full disk each attempt would otherwise leave less room for the next.
+    private func removeUnused(_ tail: Tail) {
+        for index in newestIndex + 1...tail.assembler.end.segment { try? files.remove(path(index)) }
     }
 
     private func path(_ segment: UInt32) -> String {
@@ -130,11 +149,12 @@ struct LogOpening {
         for name in try files.list(directory) {
             guard let index = LogFormat.segmentIndex(name) else { continue }
             let header = try files.readSegmentHeader(path(index))
-            if header == nil, try isZero(index) {
+            if header == nil, index > meta.mark.segment, try isZero(index) {
                 unused.append(index)
                 continue
             }
             newestIndex = max(newestIndex, index)
+            if header == nil { unreadable.append(index) }
             if let header, header.index == index { headers.append(header) }
         }
         // Their names are needed again.
@@ -166,11 +186,12 @@ struct LogOpening {
     private mutating func restore() throws(AppendLogError) {
         start = RecordPosition(segment: meta.firstSegment, offset: 0)
         guard let restore = listener.restore else { return }
-        checkpoints = try files.checkpoints(in: directory).filter { isOfThisLog($0.checkpoint) }
-        for file in checkpoints where try file.isWhole() {
-            guard restore(.begin), try file.forEachBlock({ restore(.block($0)) }),
-                restore(.end)
-            else { continue }
+        let found = try files.checkpoints(in: directory).filter { isOfThisLog($0.checkpoint) }
+        for (index, file) in found.enumerated() where file.isReadable {
+            guard restore(.begin), file.isTaken({ restore(.block($0)) }), restore(.end) else {
+                continue
+            }
+            checkpoints = Array(found[index...])
             let checkpoint = file.checkpoint
             order = ReplayOrder(
                 durable: order.durable,
@@ -178,11 +199,11 @@ struct LogOpening {
                 from: checkpoint.startSequence + 1
             )
             start = checkpoint.start
-            cut = checkpoint.start
+            end = checkpoint.start
             report.checkpoint = checkpoint.number
             return
         }
-        if !checkpoints.isEmpty { _ = restore(.begin) }
+        if !found.isEmpty { _ = restore(.begin) }
     }
 
     /// Whether the log has what a checkpoint refers to, and what comes after it.
@@ -191,10 +212,8 @@ struct LogOpening {
             checkpoint.endSequence <= order.durable,
             checkpoint.incarnation <= meta.incarnation, checkpoint.end <= meta.mark
         else { return false }
-        return chain.links.contains {
-            $0.header.index == checkpoint.start.segment
-                && Int(checkpoint.start.offset) <= $0.limit
-        }
+        return SegmentChain.contains(checkpoint.start, in: chain.links)
+            && SegmentChain.contains(checkpoint.end, in: chain.links)
     }
 
     /// Replays the chain from `start` on.
@@ -204,12 +223,16 @@ struct LogOpening {
         var isStopped = false
         var endsLoose = false
         for link in chain.links where link.header.index >= start.segment {
+            if let missing = link.missing, missing > start, !isStopped {
+                noteMissing(missing)
+            }
             let file = try SegmentBytes(path(link.header.index), files)
             let isFirst = link.header.index == start.segment
             var scan = SegmentScan(
                 file.bytes,
                 salt: link.header.salt,
                 limit: link.limit,
+                knownEnd: link.knownEnd(meta.mark),
                 from: max(SegmentHeader.areaBytes, isFirst ? Int(start.offset) : 0)
             )
             endsLoose = false
@@ -226,10 +249,10 @@ struct LogOpening {
                     )
                     isStopped = try !take(view, header, isSound: isSound, end: scan.offset)
                     endsLoose = false
-                case .damage(let range):
+                case .damage(let range) where !isStopped:
                     endsLoose = true
-                    if order.isDurable(position) { noteDamage(range, at: position) }
-                case .record, .group:
+                    noteDamage(range.count, at: position)
+                case .record, .group, .damage:
                     break
                 }
                 if isStopped || endsLoose && !order.isDurable(position) {
@@ -237,25 +260,34 @@ struct LogOpening {
                 }
             }
         }
-        if let lost = order.finish() { note(lost, at: cut) }
+        if meta.mark.segment > chain.links.last?.header.index ?? 0 { noteMissing(meta.mark) }
+        if let lost = order.finish() { note(lost, at: end) }
         guard meta.isClean, tail == nil, !isStopped, !endsLoose,
             order.durable == meta.durableAtLeast,
             let last = chain.links.last?.header, last.index == newestIndex,
-            last.index == meta.mark.segment, cut == meta.mark || isEmptySegment(last)
+            last.index == meta.mark.segment, end == meta.mark || isEmptySegment(last)
         else { return nil }
         return last
     }
 
-    /// A group's header alone holds nothing; what is longer may have been something carried forward,
-    /// which no gap in the sequence would tell.
-    private mutating func noteDamage(_ range: Range<Int>, at position: RecordPosition) {
-        guard range.count > GroupHeader.bytes else { return }
-        report.damaged.append(DamagedBytes(position: position, bytes: range.count))
+    private mutating func noteDamage(_ bytes: Int, at position: RecordPosition) {
+        guard order.damage(bytes: bytes, at: position) == .damage else { return }
+        report.damaged.append(DamagedBytes(position: position, bytes: bytes))
+    }
+
+    /// Nothing can be read of the segment that ends, or has something up to, there.
+    private mutating func noteMissing(_ segmentEnd: RecordPosition) {
+        let first = SegmentHeader.areaBytes
+        guard segmentEnd.offset > first else { return }
+        noteDamage(
+            Int(segmentEnd.offset) - first,
+            at: RecordPosition(segment: segmentEnd.segment, offset: UInt32(first))
+        )
     }
 
     /// Whether the mark stands right behind the header: nothing was appended to this segment.
     private func isEmptySegment(_ header: SegmentHeader) -> Bool {
-        meta.mark.offset == UInt32(SegmentHeader.areaBytes) && cut.segment != header.index
+        meta.mark.offset == UInt32(SegmentHeader.areaBytes) && end.segment != header.index
     }
 
     /// Shows one record to the owner, if it counts; `false` where the log ends before it.
@@ -268,7 +300,7 @@ struct LogOpening {
         let wasDurable =
             view.source == nil ? view.sequence <= order.durable : order.isDurable(view.position)
         switch order.record(header, at: view.position, isSound: isSound) {
-        case .ignore:
+        case .ignore, .damage:
             return true
         case .stop(let lost):
             if let lost { note(lost, at: view.position) }
@@ -277,13 +309,13 @@ struct LogOpening {
             note(lost, at: view.position)
             listener.damaged?(view)
         case .deliverAfterLoss(let lost):
-            note(lost, at: cut.segment == 0 ? view.position : cut)
+            note(lost, at: self.end.segment == 0 ? view.position : self.end)
             try deliver(view, isDurable: wasDurable)
         case .deliver:
             try deliver(view, isDurable: wasDurable)
         }
         if wasDurable {
-            cut = RecordPosition(segment: view.position.segment, offset: UInt32(end))
+            self.end = RecordPosition(segment: view.position.segment, offset: UInt32(end))
         }
         return true
     }
@@ -333,6 +365,7 @@ struct LogOpening {
     private mutating func beginTail() throws(AppendLogError) {
         let index = newestIndex + 1
         let handle = try files.open(path(index), .createNew)
+        opened.append(handle)
         let files = files
         tail = Tail(
             handle: handle,
@@ -342,10 +375,15 @@ struct LogOpening {
                 firstSequence: order.durable + 1,
                 incarnation: meta.incarnation + 1,
                 segmentBytes: options.segmentBytes,
+                stamp: stamp,
                 newSalt: { files.salt() }
-            ),
-            written: [handle]
+            )
         )
+    }
+
+    /// What the newest segment says that its owner had said.
+    private var stamp: UInt64 {
+        chain.links.map(\.header.stamp).max() ?? 0
     }
 
     private mutating func flushTail() throws(AppendLogError) {
@@ -354,7 +392,7 @@ struct LogOpening {
         for piece in tail.assembler.close(durableUpTo: order.durable) {
             if piece.offset == 0, piece.segment != newestIndex + 1 {
                 tail.handle = try files.open(path(piece.segment), .createNew)
-                tail.written.append(tail.handle)
+                opened.append(tail.handle)
             }
             try files.write(tail.handle, [piece.buffer.bytes], at: piece.offset)
         }
@@ -378,19 +416,21 @@ struct LogOpening {
                 nextSequence: order.durable + 1,
                 incarnation: incarnation,
                 segmentBytes: options.segmentBytes,
+                stamp: stamp,
                 newSalt: { files.salt() }
             )
             handle = try files.open(path(continued.index), .readWrite)
-            tail = nil
+            opened.append(handle)
         } else {
             if tail == nil { try beginTail() }
             try flushTail()
             guard let tail else { preconditionFailure("a tail was just begun") }
-            for file in tail.written { try files.syncData(file) }
+            for file in opened { try files.syncData(file) }
             try files.syncDirectory(directory)
-            tail.written.dropLast().forEach(files.close)
             (assembler, handle) = (tail.assembler, tail.handle)
         }
+        let filled = try files.size(handle)
+        let segments = segments(with: assembler)
         meta.incarnation = incarnation
         meta.isClean = false
         meta.durableAtLeast = assembler.nextSequence - 1
@@ -398,20 +438,20 @@ struct LogOpening {
         let keeping = try keepers()
         meta.checkpoint = keeping.checkpoints.last?.number ?? 0
         meta.checkpointSequence = keeping.checkpoints.last?.startSequence ?? 0
+        isSettling = true
         for _ in 0..<2 {
             meta.transaction += 1
             try files.writeMeta(meta, to: metaFile)
         }
-        let segments = segments(with: assembler)
+        opened.filter { $0 != handle }.forEach(files.close)
         assembler.forgetBegun()
-        tail = nil
-        removeLeftovers(keeping, end: assembler.end.segment)
+        removeLeftovers(keeping, segments)
         return Outcome(
             meta: meta,
             metaFile: metaFile,
             assembler: assembler,
             handle: handle,
-            filledEnd: max(try files.size(handle), Int(meta.mark.offset)),
+            filledEnd: max(filled, Int(meta.mark.offset)),
             report: report,
             segments: segments,
             keeping: keeping
@@ -441,11 +481,11 @@ struct LogOpening {
     /// Removes what no meta page leads to any more.
     ///
     /// Nothing goes while records are missing: repair may still find them.
-    private func removeLeftovers(_ keeping: LogKeeping, end: UInt32) {
-        guard report.lost.isEmpty, report.damaged.isEmpty else { return }
-        let passed = chain.links.map(\.header.index).filter { $0 > cut.segment && $0 < end }
+    private func removeLeftovers(_ keeping: LogKeeping, _ segments: [SegmentInfo]) {
+        guard !report.isDamaged else { return }
+        let found = Set(chain.links.map(\.header.index) + chain.superseded + unreadable)
         // one that stays is met again at the next opening
-        for index in chain.superseded + passed where index != meta.mark.segment {
+        for index in found.subtracting(segments.map(\.index)).sorted() {
             try? files.remove(path(index))
         }
         let kept = Set(keeping.checkpoints.map(\.number))

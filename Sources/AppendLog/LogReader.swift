@@ -26,13 +26,17 @@ public final class LogReader {
             !lost.isEmpty || !damaged.isEmpty
         }
 
-        mutating func note(
-            _ range: Range<Int>,
-            _ position: RecordPosition,
-            _ order: ReplayOrder
-        ) {
-            guard range.count > GroupHeader.bytes, order.isDurable(position) else { return }
-            damaged.append(DamagedBytes(position: position, bytes: range.count))
+        mutating func note(_ bytes: Int, _ position: RecordPosition, _ order: inout ReplayOrder) {
+            guard order.damage(bytes: bytes, at: position) == .damage else { return }
+            damaged.append(DamagedBytes(position: position, bytes: bytes))
+        }
+
+        /// Nothing can be read of the segment that ends, or has something up to, there.
+        mutating func note(missing end: RecordPosition, _ order: inout ReplayOrder) {
+            let first = SegmentHeader.areaBytes
+            guard end.offset > first else { return }
+            let position = RecordPosition(segment: end.segment, offset: UInt32(first))
+            note(Int(end.offset) - first, position, &order)
         }
     }
 
@@ -121,11 +125,15 @@ public final class LogReader {
         var position = start ?? RecordPosition(segment: 0, offset: 0)
         let first = position
         reading: for segment in segments where segment.link.header.index >= first.segment {
+            if let missing = segment.link.missing, missing > first {
+                report.note(missing: missing, &order)
+            }
             let isFirst = segment.link.header.index == first.segment
             var scan = SegmentScan(
                 segment.mapping.bytes,
                 salt: segment.link.header.salt,
                 limit: segment.link.limit,
+                knownEnd: segment.link.knownEnd(meta.mark),
                 from: max(SegmentHeader.areaBytes, isFirst ? Int(first.offset) : 0)
             )
             while true {
@@ -134,7 +142,7 @@ public final class LogReader {
                     offset: UInt32(scan.offset)
                 )
                 guard let item = scan.next() else { break }
-                if case .damage(let range) = item { report.note(range, position, order) }
+                if case .damage(let range) = item { report.note(range.count, position, &order) }
                 guard case .record(let header, let offset, let isSound) = item else { continue }
                 let view = RecordView(
                     header,
@@ -155,9 +163,12 @@ public final class LogReader {
                     try body(view)
                 case .lost: damaged?(view)
                 case .stop: break reading
-                case .ignore: break
+                case .ignore, .damage: break
                 }
             }
+        }
+        if meta.mark.segment > segments.last?.link.header.index ?? 0 {
+            report.note(missing: meta.mark, &order)
         }
         if let lost = order.finish() {
             report.lost.append(LostRecords(sequences: lost, position: position))
@@ -280,10 +291,12 @@ extension LogReader {
     }
 
     private func checkpointFiles() throws(AppendLogError) -> [CheckpointFile] {
-        try files.checkpoints(in: directory).filter { file in
+        let links = segments.map(\.link)
+        return try files.checkpoints(in: directory).filter { file in
             file.checkpoint.end <= meta.mark && file.checkpoint.endSequence <= durableAtLeast
                 && file.checkpoint.startSequence + 1 >= meta.firstSequence
-                && segments.contains { $0.link.header.index == file.checkpoint.start.segment }
+                && SegmentChain.contains(file.checkpoint.start, in: links)
+                && SegmentChain.contains(file.checkpoint.end, in: links)
         }
     }
 }

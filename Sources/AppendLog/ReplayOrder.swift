@@ -16,8 +16,10 @@ struct ReplayOrder {
         case deliverAfterLoss(ClosedRange<UInt64>)
         /// It, and these before it, can't be read though they were durable. Read on.
         case lost(ClosedRange<UInt64>)
-        /// It came before. Read on.
+        /// It came before, or says nothing. Read on.
         case ignore
+        /// Durable bytes that are no record any more. Read on.
+        case damage
         /// The log ends before it; `lost` could not be read though they were durable.
         case stop(lost: ClosedRange<UInt64>?)
     }
@@ -30,6 +32,9 @@ struct ReplayOrder {
 
     /// The sequence that comes next.
     private(set) var next: UInt64
+
+    /// Something is torn here, and nothing appended since has shown that it was nothing appended.
+    private var isTorn = false
 
     init(
         durable: UInt64,
@@ -47,16 +52,29 @@ struct ReplayOrder {
         next <= durable || position < mark
     }
 
+    /// Bytes from `position` on that are neither a record nor a group.
+    mutating func damage(bytes: Int, at position: RecordPosition) -> Verdict {
+        let end = Int(position.offset) + bytes
+        let isBeforeMark =
+            position < mark && (position.segment < mark.segment || end <= Int(mark.offset))
+        if next > durable, !isBeforeMark { isTorn = true }
+        // A group's header alone holds nothing; what is longer may have been something carried
+        // forward, which no gap in the sequence would tell.
+        return isDurable(position) && bytes > GroupHeader.bytes ? .damage : .ignore
+    }
+
     /// A record with a readable header.
     ///
     /// What compaction carried forward has no place of its own in the sequence: its place in the log
-    /// tells whether it was durable.
+    /// tells whether it was durable. Behind a tear it doesn't count, nor need it, since its source is
+    /// there: it may have in it what was appended at the place of the tear, and is now undone.
     mutating func record(
         _ header: RecordHeader,
         at position: RecordPosition,
         isSound: Bool
     ) -> Verdict {
         guard header.source != nil else { return record(header.sequence, isSound: isSound) }
+        if isTorn { return .ignore }
         if isSound { return .deliver }
         guard isDurable(position) else { return .stop(lost: finish()) }
         return .lost(header.sequence...header.sequence)
@@ -69,10 +87,12 @@ struct ReplayOrder {
         let first = next
         guard first <= lastMissing else {
             next = sequence + 1
+            isTorn = false
             return .deliver
         }
         guard lastMissing <= durable else { return .stop(lost: finish()) }
         next = sequence + 1
+        isTorn = false
         return isSound ? .deliverAfterLoss(first...lastMissing) : .lost(first...lastMissing)
     }
 
@@ -90,7 +110,7 @@ extension ReplayOrder.Verdict {
         switch self {
         case .deliverAfterLoss(let lost), .lost(let lost): lost
         case .stop(let lost): lost
-        case .deliver, .ignore: nil
+        case .deliver, .ignore, .damage: nil
         }
     }
 }

@@ -9,6 +9,14 @@ struct SegmentChain {
         var header: SegmentHeader
         /// Where the segment ends; the newest has no end but its file's.
         var limit: Int
+        /// Where the log before this segment ends, if nothing of the segment in question can be read.
+        var missing: RecordPosition?
+
+        /// Up to where there was something for sure.
+        func knownEnd(_ mark: RecordPosition) -> Int {
+            if limit != Int.max { return limit }
+            return mark.segment == header.index ? Int(mark.offset) : 0
+        }
     }
 
     /// Oldest first.
@@ -36,10 +44,38 @@ struct SegmentChain {
                 if let wanted, wanted.segment == header.index { Int(wanted.offset) } else {
                     Int.max
                 }
+            if wanted?.segment != header.index, let last = links.indices.last {
+                links[last].missing = wanted
+            }
             links.append(Link(header: header, limit: limit))
             wanted = header.predecessor
         }
+        if let wanted, wanted.segment >= max(1, firstSegment), let last = links.indices.last {
+            links[last].missing = wanted
+        }
         links.reverse()
+    }
+
+    /// Whether a place, or the end of what lies before it, is part of the log.
+    ///
+    /// What an unclean end left behind is not: it says nothing, even where it has its files still.
+    static func contains(_ position: RecordPosition, in links: [Link]) -> Bool {
+        if links.first?.header.predecessor == position { return true }
+        return links.contains {
+            $0.header.index == position.segment && Int(position.offset) <= $0.limit
+        }
+    }
+
+    /// The same place, or where the segment before ends if it is the beginning of one: of two segments
+    /// with nothing between them an opening keeps the first.
+    func beforeEmpty(_ position: RecordPosition) -> RecordPosition {
+        var position = position
+        while position.offset == SegmentHeader.areaBytes,
+            let link = links.first(where: { $0.header.index == position.segment })
+        {
+            position = link.header.predecessor
+        }
+        return position
     }
 
     /// Whether the walk, which looks for `wanted` now, takes this segment.

@@ -20,6 +20,7 @@ struct SegmentScan {
     /// The byte of the segment that `bytes` begins with.
     private let base: Int
     private let end: Int
+    private let knownEnd: Int
 
     /// The byte of the segment at which the next thing begins.
     private(set) var offset: Int
@@ -28,6 +29,7 @@ struct SegmentScan {
     ///   - bytes: The segment's file from its first byte on, or from `base` on.
     ///   - salt: What its header says.
     ///   - limit: Where the segment ends; what lies behind isn't looked at.
+    ///   - knownEnd: Up to here there was something: zeros, or an end of the file, before it are damage.
     ///   - base: Where in the segment `bytes` begin, a multiple of 8.
     ///   - start: Where a group or record begins; the first one unless told otherwise.
     ///   - checksPayloads: `false` where only headers matter; every payload then passes for sound.
@@ -35,6 +37,7 @@ struct SegmentScan {
         _ bytes: UnsafeRawBufferPointer,
         salt: UInt32,
         limit: Int,
+        knownEnd: Int = 0,
         base: Int = 0,
         from start: Int = SegmentHeader.areaBytes,
         checksPayloads: Bool = true
@@ -43,6 +46,7 @@ struct SegmentScan {
         self.salt = salt
         self.checksPayloads = checksPayloads
         self.base = base
+        self.knownEnd = knownEnd
         end = min(limit, base + bytes.count)
         offset = max(start, base)
     }
@@ -55,7 +59,7 @@ struct SegmentScan {
 
     /// The next thing, or `nil` where nothing but zeros follows.
     mutating func next() -> Item? {
-        guard offset < end else { return nil }
+        guard offset < end else { return missing(from: offset) }
         if let item = item(at: offset) { return item }
         if !isZeroWord(at: offset), let item = mendedItem(at: offset) { return item }
         let start = offset
@@ -68,8 +72,14 @@ struct SegmentScan {
             offset += RecordHeader.alignment
         }
         offset = min(offset, end)
-        if isZero && offset == end { return nil }
+        if isZero && offset == end { return missing(from: start) }
         return .damage(start..<offset)
+    }
+
+    private mutating func missing(from start: Int) -> Item? {
+        guard start < knownEnd else { return nil }
+        offset = max(offset, knownEnd)
+        return .damage(start..<knownEnd)
     }
 
     private mutating func item(at start: Int, isTrial: Bool = false) -> Item? {

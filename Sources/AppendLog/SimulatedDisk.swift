@@ -36,6 +36,11 @@ package final class SimulatedDisk: LogFiles {
         package var opens = 0
     }
 
+    /// What can be made to fail.
+    package enum Call: Hashable, Sendable, CaseIterable {
+        case write, sync, syncDirectory, read, open, rename, remove, space
+    }
+
     private let state: Mutex<State>
 
     package init(seed: UInt64 = 0) {
@@ -69,14 +74,24 @@ package final class SimulatedDisk: LogFiles {
         state.withLock { $0.stepsLeft = count }
     }
 
-    /// Lets `count` writes pass; the next fails with `errno`, and has written half.
-    package func failWrite(after count: Int, errno: Int32) {
-        state.withLock { $0.writeFault = (count, errno) }
+    /// Lets `count` calls pass; the next fails with `errno`.
+    ///
+    /// A write that fails has written half; a sync has synced half and calls the rest clean.
+    package func fail(_ call: Call, after count: Int, errno: Int32) {
+        state.withLock { $0.faults[call] = (count, errno) }
     }
 
-    /// Lets `count` syncs of files pass; the next fails with `errno`.
+    package func failWrite(after count: Int, errno: Int32) {
+        fail(.write, after: count, errno: errno)
+    }
+
     package func failSync(after count: Int, errno: Int32) {
-        state.withLock { $0.syncFault = (count, errno) }
+        fail(.sync, after: count, errno: errno)
+    }
+
+    /// Whether a fault that was asked for has not come to pass yet.
+    package var hasFaults: Bool {
+        state.withLock { !$0.faults.isEmpty }
     }
 
     /// The process dies: its files are closed, its locks let go.
@@ -126,6 +141,7 @@ extension SimulatedDisk {
         _ mode: LogFileMode
     ) throws(AppendLogError) -> LogFileHandle {
         try locked("open", path) { (state) throws(AppendLogError) -> LogFileHandle in
+            try state.meet(.open, "open", path)
             if mode == .create || mode == .createNew {
                 try state.step("open", path)
             }
@@ -154,6 +170,7 @@ extension SimulatedDisk {
     ) throws(AppendLogError) -> Int {
         let bytes = try locked("pread", "") { (state) throws(AppendLogError) -> ArraySlice<UInt8> in
             let handle = try state.opened(file, "pread")
+            try state.meet(.read, "pread", handle.path)
             let all = state.files[handle.file]?.cached ?? []
             return all.dropFirst(offset).prefix(buffer.count)
         }
@@ -170,7 +187,7 @@ extension SimulatedDisk {
         try locked("pwrite", "") { (state) throws(AppendLogError) in
             let handle = try state.opened(file, "pwrite")
             state.counts.writes += 1
-            if let code = state.take(\.writeFault) {
+            if let code = state.take(.write) {
                 state.put(Array(bytes.prefix(bytes.count / 2)), handle.file, offset)
                 throw .system(call: "pwrite", path: handle.path, errno: code)
             }
@@ -188,7 +205,7 @@ extension SimulatedDisk {
             let handle = try state.opened(file, "fdatasync")
             state.counts.syncs += 1
             try state.step("fdatasync", handle.path)
-            if let code = state.take(\.syncFault) {
+            if let code = state.take(.sync) {
                 state.dropDirty(handle.file)
                 state.handles[file.rawValue]?.failuresHeard += 1
                 throw .system(call: "fdatasync", path: handle.path, errno: code)
@@ -205,6 +222,7 @@ extension SimulatedDisk {
     package func syncDirectory(_ path: String) throws(AppendLogError) {
         try locked("fsync", path) { (state) throws(AppendLogError) in
             state.counts.directorySyncs += 1
+            try state.meet(.syncDirectory, "fsync", path)
             try state.step("fsync", path)
             state.durableNames = state.durableNames.filter { !$0.key.hasPrefix(path + "/") }
             for (name, number) in state.names where name.hasPrefix(path + "/") {
@@ -215,6 +233,7 @@ extension SimulatedDisk {
 
     package func rename(_ path: String, to newPath: String) throws(AppendLogError) {
         try locked("rename", path) { (state) throws(AppendLogError) in
+            try state.meet(.rename, "rename", path)
             guard let number = state.names.removeValue(forKey: path) else {
                 throw .system(call: "rename", path: path, errno: ENOENT)
             }
@@ -225,6 +244,7 @@ extension SimulatedDisk {
 
     package func remove(_ path: String) throws(AppendLogError) {
         try locked("unlink", path) { (state) throws(AppendLogError) in
+            try state.meet(.remove, "unlink", path)
             guard state.names.removeValue(forKey: path) != nil else {
                 throw .system(call: "unlink", path: path, errno: ENOENT)
             }
@@ -278,10 +298,11 @@ extension SimulatedDisk {
     }
 
     package func space(of directory: String) throws(AppendLogError) -> LogFileSystemSpace {
-        state.withLock {
-            LogFileSystemSpace(
-                freeBytes: max(0, $0.capacity - $0.bytesUsed),
-                totalBytes: $0.capacity
+        try locked("statvfs", directory) { (state) throws(AppendLogError) in
+            try state.meet(.space, "statvfs", directory)
+            return LogFileSystemSpace(
+                freeBytes: max(0, state.capacity - state.bytesUsed),
+                totalBytes: state.capacity
             )
         }
     }

@@ -36,8 +36,7 @@ extension SimulatedDisk {
         var counts = Counts()
         var capacity = Int.max
         var stepsLeft: Int?
-        var writeFault: (after: Int, errno: Int32)?
-        var syncFault: (after: Int, errno: Int32)?
+        var faults: [Call: (after: Int, errno: Int32)] = [:]
     }
 }
 
@@ -82,16 +81,21 @@ extension SimulatedDisk.State {
         if left == 1 { throw .system(call: call, path: path, errno: EIO) }
     }
 
-    mutating func take(
-        _ fault: WritableKeyPath<Self, (after: Int, errno: Int32)?>
-    ) -> Int32? {
-        guard let (after, code) = self[keyPath: fault] else { return nil }
-        guard after == 0 else {
-            self[keyPath: fault] = (after - 1, code)
-            return nil
-        }
-        self[keyPath: fault] = nil
-        return code
+    /// What this call is to fail with, if it is.
+    mutating func take(_ call: SimulatedDisk.Call) -> Int32? {
+        guard let (after, code) = faults[call] else { return nil }
+        faults[call] = after == 0 ? nil : (after - 1, code)
+        return after == 0 ? code : nil
+    }
+
+    /// Fails where this call is to.
+    mutating func meet(
+        _ call: SimulatedDisk.Call,
+        _ name: String,
+        _ path: String
+    ) throws(AppendLogError) {
+        guard let code = take(call) else { return }
+        throw .system(call: name, path: path, errno: code)
     }
 
     mutating func put(_ bytes: [UInt8], _ number: Int, _ offset: Int) {
@@ -130,7 +134,7 @@ extension SimulatedDisk.State {
         chance = seeded
         handles = [:]
         stepsLeft = nil
-        (writeFault, syncFault) = (nil, nil)
+        faults = [:]
         for path in Set(names.keys).union(durableNames.keys).sorted()
         where names[path] != durableNames[path] && Bool.random(using: &chance) {
             durableNames[path] = names[path]

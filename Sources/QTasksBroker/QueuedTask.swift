@@ -3,7 +3,9 @@
 import QTasksModel
 import QTasksWire
 
-/// A queued task in its line: 16 bytes. Its ID is Storage's to know until it is leased.
+/// A queued task in its line: 16 bytes.
+///
+/// Its ID is Storage's to know until it is leased.
 ///
 /// Ordered as tasks are leased: higher priority first, then the add's sequence (P6).
 struct QueuedTask: Comparable {

@@ -2,7 +2,7 @@
 
 import CLinux
 import Glibc
-import QTasksModel
+package import QTasksModel
 package import QTasksWire
 
 /// The pairs of task name and queue that tasks have, each under a number, and how many of its tasks
@@ -51,6 +51,11 @@ package struct LaneTable: Equatable {
     mutating func count(_ number: Number, from old: TaskStatus?, to new: TaskStatus?) {
         if let old { lanes[Int(number)].byStatus[Int(old.code) - 1] -= 1 }
         if let new { lanes[Int(number)].byStatus[Int(new.code) - 1] += 1 }
+    }
+
+    /// How many tasks have this status, in all lanes.
+    package func count(of status: TaskStatus) -> UInt64 {
+        lanes.reduce(0) { $0 + $1.byStatus[Int(status.code) - 1] }
     }
 
     /// Appends the counts of every lane.

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import QTasksModel
+import QTasksWire
 
 /// The queued tasks of an index, line by line, each line in the order of its adds.
 ///
@@ -10,10 +11,14 @@ struct QueuedOrder {
     /// Tasks that differ in nothing but their place.
     struct Line {
         let key: Key
-        /// Where its tasks are in ``QueuedOrder/numbers``.
-        fileprivate(set) var range: Range<Int>
-        fileprivate var newest: UInt64
+        // where its tasks are among all
+        fileprivate var start = 0
+        fileprivate var end = 0
+        fileprivate var newest: UInt64 = 0
         fileprivate var isInOrder = true
+
+        /// How many tasks stand in it.
+        var count: Int { end - start }
     }
 
     struct Key: Hashable {
@@ -32,6 +37,10 @@ struct QueuedOrder {
     // most lanes have one priority and no suspects
     private var lineOfLane: ContiguousArray<Int32>
 
+    /// Whether every place in line, from the oldest's, fits into half of a word; else they are all 0,
+    /// and lines that are out of order are sorted the slow way.
+    private var fits: Bool { places.isEmpty || newest - oldest <= UInt64(UInt32.max) }
+
     private var oldest = UInt64.max
     private var newest: UInt64 = 0
 
@@ -40,25 +49,32 @@ struct QueuedOrder {
         count(index)
         arrange()
         fill(index)
-        for line in lines.indices where !lines[line].isInOrder { sort(lines[line].range, index) }
-        lines.removeAll { $0.range.isEmpty }
+        for line in lines where !line.isInOrder { sort(line.start..<line.end, index) }
     }
 
-    /// The tasks of one line, in order.
-    func numbers(of line: Line) -> some Collection<TaskIndex.Number> {
-        places[line.range].lazy.map { TaskIndex.Number(truncatingIfNeeded: $0) }
+    /// The tasks of one line, in order, as the Broker is told of them: `atMost` from `start` on.
+    func places(
+        of line: Line,
+        from start: Int,
+        atMost count: Int,
+        in index: TaskIndex
+    ) -> [QueuedPlace] {
+        let end = min(line.start + start + count, line.end)
+        return places[line.start + start..<end].map { place in
+            let number = TaskIndex.Number(truncatingIfNeeded: place)
+            let sequence = fits ? oldest + place >> 32 : index.core(number).sequence
+            return QueuedPlace(sequence: sequence, handle: number)
+        }
     }
 
     // MARK: In two passes
 
     private mutating func count(_ index: TaskIndex) {
-        for number in 0..<index.endNumber {
-            let core = index.core(number)
-            guard core.status == .new else { continue }
+        index.forEachCore { _, core in
+            guard core.status == .new else { return }
             let sequence = core.sequence
             let line = line(of: core)
-            let end = lines[line].range.upperBound
-            lines[line].range = 0..<end + 1
+            lines[line].end += 1
             if sequence < lines[line].newest { lines[line].isInOrder = false }
             lines[line].newest = sequence
             oldest = min(oldest, sequence)
@@ -74,24 +90,20 @@ struct QueuedOrder {
         var start = 0
         for index in lines.indices {
             lineOfKey[lines[index].key] = index
-            let count = lines[index].range.count
-            lines[index].range = start..<start
+            let count = lines[index].end
+            (lines[index].start, lines[index].end) = (start, start)
             start += count
         }
         places = ContiguousArray(repeating: 0, count: start)
     }
 
     private mutating func fill(_ index: TaskIndex) {
-        // without a place in the upper half where that doesn't fit: such a line is sorted the slow way
-        let fits = places.isEmpty || newest - oldest <= UInt64(UInt32.max)
-        for number in 0..<index.endNumber {
-            let core = index.core(number)
-            guard core.status == .new else { continue }
+        index.forEachCore { number, core in
+            guard core.status == .new else { return }
             let line = line(of: core)
-            let range = lines[line].range
             let place = fits ? core.sequence - oldest : 0
-            places[range.upperBound] = place << 32 | UInt64(number)
-            lines[line].range = range.lowerBound..<range.upperBound + 1
+            places[lines[line].end] = place << 32 | UInt64(number)
+            lines[line].end += 1
         }
     }
 
@@ -110,7 +122,7 @@ struct QueuedOrder {
     private mutating func unusualLine(_ key: Key) -> Int {
         let line = lineOfKey[key] ?? lines.count
         if line == lines.count {
-            lines.append(Line(key: key, range: 0..<0, newest: 0))
+            lines.append(Line(key: key))
             lineOfKey[key] = line
         }
         if lineOfLane[Int(key.lane)] < 0 { lineOfLane[Int(key.lane)] = Int32(line) }
@@ -120,7 +132,7 @@ struct QueuedOrder {
     // MARK: Sorting
 
     private mutating func sort(_ range: Range<Int>, _ index: TaskIndex) {
-        guard newest - oldest <= UInt64(UInt32.max) else {
+        guard fits else {
             return places[range].sort {
                 index.core(TaskIndex.Number($0)).sequence
                     < index.core(TaskIndex.Number($1)).sequence
@@ -131,23 +143,37 @@ struct QueuedOrder {
 
     /// Digit by digit from the lowest of the upper half on: O(n).
     private mutating func sortByDigits(_ range: Range<Int>) {
-        let digitBits = 11
-        let buckets = 1 << digitBits
         let bits = UInt64.bitWidth - (newest - oldest).leadingZeroBitCount
-        var source = ContiguousArray(places[range])
-        var target = ContiguousArray<UInt64>(repeating: 0, count: range.count)
-        for shift in stride(from: 32, to: 32 + bits, by: digitBits) {
-            var starts = ContiguousArray<Int>(repeating: 0, count: buckets + 1)
-            for place in source { starts[Int(place >> UInt64(shift)) & (buckets - 1) + 1] += 1 }
-            for bucket in 0..<buckets { starts[bucket + 1] += starts[bucket] }
-            for place in source {
-                let digit = Int(place >> UInt64(shift)) & (buckets - 1)
-                target[starts[digit]] = place
-                starts[digit] += 1
+        var room = ContiguousArray<UInt64>(repeating: 0, count: range.count)
+        places.withUnsafeMutableBufferPointer { places in
+            room.withUnsafeMutableBufferPointer { room in
+                let home = UnsafeMutableBufferPointer(rebasing: places[range])
+                var (source, target) = (home, room)
+                for shift in stride(from: 32, to: 32 + bits, by: Self.digitBits) {
+                    Self.sort(source, into: target, byDigitAt: UInt64(shift))
+                    swap(&source, &target)
+                }
+                if source.baseAddress != home.baseAddress { _ = home.update(from: source) }
             }
-            swap(&source, &target)
         }
-        places.replaceSubrange(range, with: source)
+    }
+
+    private static let digitBits = 11
+
+    private static func sort(
+        _ source: UnsafeMutableBufferPointer<UInt64>,
+        into target: UnsafeMutableBufferPointer<UInt64>,
+        byDigitAt shift: UInt64
+    ) {
+        let mask = 1 << digitBits - 1
+        var starts = ContiguousArray<Int>(repeating: 0, count: mask + 2)
+        for place in source { starts[Int(place >> shift) & mask + 1] += 1 }
+        for digit in 0...mask { starts[digit + 1] += starts[digit] }
+        for place in source {
+            let digit = Int(place >> shift) & mask
+            target[starts[digit]] = place
+            starts[digit] += 1
+        }
     }
 }
 

@@ -41,6 +41,20 @@ struct Slab<Row: SlabRow> {
         }
     }
 
+    /// Lends each row in use, by number; several times as fast as asking for one after the other.
+    @inline(__always)
+    func forEach(_ body: (Number, Row) -> Void) {
+        var number: Number = 0
+        for chunk in chunks {
+            chunk.withUnsafeBufferPointer { rows in
+                for row in rows {
+                    if !row.isFree { body(number, row) }
+                    number += 1
+                }
+            }
+        }
+    }
+
     func isUsed(_ number: Number) -> Bool { number < end && !self[number].isFree }
 
     /// Gives out a number for `row`.

@@ -44,8 +44,8 @@ extension StorageState {
 
     private func writeProgressed(to writer: inout SnapshotWriter) {
         var told = [Bool](repeating: false, count: tasks.workers.endNumber)
-        for number in 0..<tasks.index.endNumber {
-            switch tasks.index.core(number).status {
+        tasks.index.forEachCore { number, core in
+            switch core.status {
             case .scheduled:
                 let entry = tasks.index[number]
                 writer.write(.scheduled(placement(of: entry, number), due: entry.due))
@@ -91,23 +91,23 @@ extension StorageState {
         let order = QueuedOrder(tasks.index, lanes: tasks.lanes.lanes.count)
         for line in order.lines {
             let lane = tasks.lanes[line.key.lane]
-            var run = QueuedRun(
-                priority: line.key.priority,
-                isSuspect: line.key.isSuspect,
-                name: lane.name,
-                queue: lane.queue,
-                places: []
-            )
-            var room = writer.placesLeft
-            for number in order.numbers(of: line) {
-                let sequence = tasks.index.core(number).sequence
-                run.places.append(QueuedPlace(sequence: sequence, handle: number))
-                guard run.places.count >= room else { continue }
+            var told = 0
+            while told < line.count {
+                let run = QueuedRun(
+                    priority: line.key.priority,
+                    isSuspect: line.key.isSuspect,
+                    name: lane.name,
+                    queue: lane.queue,
+                    places: order.places(
+                        of: line,
+                        from: told,
+                        atMost: writer.placesLeft,
+                        in: tasks.index
+                    )
+                )
                 writer.write(.queued(run))
-                run.places.removeAll(keepingCapacity: true)
-                room = writer.placesLeft
+                told += run.places.count
             }
-            if !run.places.isEmpty { writer.write(.queued(run)) }
         }
     }
 }

@@ -173,7 +173,8 @@ package struct TaskFold {
         latest = max(latest, release.at)
         guard let number = index.number(of: release.holding.id) else { return }
         change(number, at: place) { entry, fold in
-            if release.cause.isEndOfWorker { fold.workers.hasEnded(entry.worker) }
+            // `goneBefore` is said of a worker as well that nobody can tell anything of
+            if release.cause == .death { fold.workers.hasEnded(entry.worker) }
             if release.isCounted { entry.deaths &+= 1 }
             if release.isSuspect { entry.flags.insert(.suspect) }
             if release.status != .dead { entry.lease = .none }
@@ -251,15 +252,5 @@ package struct TaskFold {
         let number = workers.retain(worker)
         workers.release(entry.worker)
         entry.worker = number
-    }
-}
-
-extension ReleaseCause {
-    /// Whether it says that the worker's process isn't there any more.
-    fileprivate var isEndOfWorker: Bool {
-        switch self {
-        case .death, .goneBefore: true
-        case .notHeld, .handedBack, .drain: false
-        }
     }
 }

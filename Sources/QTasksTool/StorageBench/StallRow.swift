@@ -1,0 +1,102 @@
+// Part of QTasks. License: see LICENSE.
+
+import AppendLog
+import Glibc
+import QTasks
+import QTasksModel
+import QTasksStorage
+
+/// How long compaction and checkpoints hold up Storage's loop under load, and what that does to
+/// acknowledgements.
+///
+/// Tasks pass through as fast as the loop takes them, half a million others wait; checkpoints and compaction
+/// follow each other all the time.
+struct StallRow {
+    private let folder: BenchFolder
+
+    init(_ folder: BenchFolder) {
+        self.folder = folder
+    }
+
+    func measure() throws -> [GoalRow] {
+        let sync = try syncTimes()
+        let home = try folder.make("stall")
+        defer { BenchFolder.remove(home) }
+        var config = QueueConfig()
+        config.history = .none
+        try config.set(.retention, to: "10m", saying: "retention")
+        let store = try BenchStore("\(home)/store", config: config)
+        for _ in 0..<500 {
+            _ = try store.add(1000)
+            try store.turn()
+            store.waitForDisk()
+        }
+        try store.log.flush()
+        var steps: [Double] = []
+        var acknowledgements: [Double] = []
+        var waiting: [(sequence: UInt64, start: UInt64)] = []
+        let begin = store.now
+        let start = Stopwatch.now()
+        var batch: UInt64 = 0
+        while Stopwatch.seconds(since: start) < 20 {
+            // as much as is under way in a busy system
+            if waiting.count < 4 {
+                batch += 1
+                store.finish(try store.add(100, isLeased: true))
+                waiting.append((store.log.lastSequence, Stopwatch.now()))
+                store.now = Now(
+                    wall: Timestamp(
+                        nanoseconds: begin.wall.nanoseconds + Int64(batch) * 1_000_000_000
+                    ),
+                    monotonic: begin.monotonic + batch * 1_000_000_000
+                )
+            }
+            let (pace, time) = try store.turn()
+            if pace != .idle { steps.append(Double(time) / 1e6) }
+            let durable = store.log.watermarks().durable
+            while let first = waiting.first, first.sequence <= durable {
+                acknowledgements.append(Double(Stopwatch.now() - first.start) / 1e6)
+                waiting.removeFirst()
+            }
+            if waiting.count >= 4, pace != .soon { store.wait() }
+        }
+        steps.sort()
+        acknowledgements.sort()
+        let worst = acknowledgements.percentile(0.999)
+        return [
+            GoalRow(
+                name: "stall",
+                value: steps.percentile(0.999),
+                unit: "ms (p99.9 of \(steps.count) steps)",
+                limit: 1,
+                goal: "<= 2",
+                isReached: steps.percentile(0.999) <= 2 && steps.count > 1000
+            ),
+            GoalRow(
+                name: "stall-acknowledgements",
+                value: worst,
+                unit: "ms (p99.9 of \(acknowledgements.count))",
+                limit: sync,
+                goal: "<= 10 x the fdatasync p99",
+                isReached: worst <= 10 * sync
+            ),
+        ]
+    }
+
+    /// The 99th percentile of a bare write and sync, in milliseconds.
+    private func syncTimes() throws -> Double {
+        let path = "\(folder.path)/bare-stall"
+        defer { unlink(path) }
+        var disk = try BareDisk(path, bytes: 16 << 20)
+        let block = [UInt8](repeating: 0x61, count: 32 << 10)
+        var times: [Double] = []
+        for _ in 0..<2000 {
+            let start = Stopwatch.now()
+            disk.write(block)
+            disk.sync()
+            times.append(Double(Stopwatch.now() - start) / 1e6)
+        }
+        times.sort()
+        return times.percentile(0.99)
+    }
+}

@@ -1,0 +1,132 @@
+// Part of QTasks. License: see LICENSE.
+
+import ArgumentParser
+import FoundationEssentials
+import Glibc
+import QTasks
+
+/// `bench storage`: the store by itself, and how fast a system is back with a large one.
+struct StorageBenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "storage",
+        abstract: "Measure the store: appending, syncing, reopening, memory, space, stalls.",
+        discussion: """
+            Each row has a value, the limit of this machine measured in the same run, and a goal. The \
+            store is made by Storage's own core in a folder under TMPDIR (up to 6 GB are written); the \
+            rows reopen-* and ram-per-task start a real system over it. Exit code 1 if a row misses \
+            its goal. On a machine that does something else meanwhile the figures say little.
+            """
+    )
+
+    /// The rows, in the order in which they are measured.
+    enum Row: String, CaseIterable, ExpressibleByArgument {
+        case appendWritten = "append-written"
+        case groupSyncs = "group-syncs"
+        case groupRecords = "group-records"
+        case reopenMillionClean = "reopen-1m-clean"
+        case reopenMillionKilled = "reopen-1m-killed"
+        case reopenTenMillion = "reopen-10m"
+        case ramPerTask = "ram-per-task"
+        case diskBuried = "disk-buried"
+        case stall
+    }
+
+    @Flag(help: "Print one JSON object a row.")
+    var json = false
+
+    @Option(help: "Measure this row alone; may be given several times.")
+    var only: [Row] = []
+
+    @Option(help: "Tasks in the rows reopen-10m and ram-per-task.")
+    var tasks = 10_000_000
+
+    @Option(help: "Tasks that pass through in the row disk-buried.")
+    var passing = 5_000_000
+
+    func run() async throws {
+        BenchTask.enable()
+        let folder = try BenchFolder()
+        defer { folder.remove() }
+        var areAllReached = true
+        for row in Row.allCases where only.isEmpty || only.contains(row) {
+            for result in try await measure(row, in: folder) {
+                print(json ? result.json : result.text)
+                fflush(nil)
+                areAllReached = areAllReached && result.isReached
+            }
+        }
+        guard areAllReached else { throw ExitCode(1) }
+    }
+
+    private func measure(_ row: Row, in folder: BenchFolder) async throws -> [GoalRow] {
+        switch row {
+        case .appendWritten: [try AppendRows(folder).written()]
+        case .groupSyncs: [try AppendRows(folder).syncs()]
+        case .groupRecords: [try AppendRows(folder).records()]
+        case .reopenMillionClean: [try await ReopenRows(folder).million(isClean: true)]
+        case .reopenMillionKilled: [try await ReopenRows(folder).million(isClean: false)]
+        case .reopenTenMillion:
+            // the same opening tells both
+            try await ReopenRows(folder).many(tasks, alone: only.contains(.reopenTenMillion))
+        case .ramPerTask:
+            only.contains(.ramPerTask) ? try await ReopenRows(folder).many(tasks, alone: false) : []
+        case .diskBuried: [try BuriedRow(folder).measure(passing: passing)]
+        case .stall: try StallRow(folder).measure()
+        }
+    }
+}
+
+/// A folder under TMPDIR or /tmp that holds what a benchmark writes.
+struct BenchFolder {
+    let path: String
+
+    init() throws {
+        let parent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+        var template = Array("\(parent)/qtasks-bench-XXXXXX".utf8CString)
+        guard let made = mkdtemp(&template) else {
+            throw QTasksError(.badHome, "no folder can be made under \(parent): errno \(errno)")
+        }
+        path = String(cString: made)
+    }
+
+    /// A fresh folder in it.
+    func make(_ name: String) throws -> String {
+        let folder = "\(path)/\(name)"
+        guard mkdir(folder, 0o700) == 0 else {
+            throw QTasksError(.badHome, "\(folder) can't be made: errno \(errno)")
+        }
+        return folder
+    }
+
+    func remove() {
+        Self.remove(path)
+    }
+
+    /// Removes a folder and all in it.
+    static func remove(_ folder: String) {
+        try? FileManager.default.removeItem(atPath: folder)
+    }
+}
+
+/// A clock for durations.
+enum Stopwatch {
+    /// In nanoseconds of `CLOCK_MONOTONIC`.
+    static func now() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+
+    static func seconds(since start: UInt64) -> Double {
+        Double(now() - start) / 1e9
+    }
+}
+
+extension [Double] {
+    /// The value that this share of all is no greater than; they are sorted.
+    func percentile(_ share: Double) -> Double {
+        isEmpty ? 0 : self[Swift.min(count - 1, Int(Double(count) * share))]
+    }
+
+    var median: Double { sorted().percentile(0.5) }
+}
