@@ -138,7 +138,7 @@ final class SimulatedStorage: SimulatedProcess {
     /// As much of it as the seed gives time for.
     private func keepHouse(_ state: inout StorageState, _ log: AuditedLog) {
         var looks = world.random.below(4)
-        let pace = keeper?.step(&state, log.log, now: world.now) {
+        let pace = keeper?.step(&state, log, now: world.now) {
             looks -= 1
             return looks < 0
         }
@@ -273,7 +273,7 @@ extension Ledger.Record {
 }
 
 /// The production log, with everything that is appended shown to the checker.
-final class AuditedLog: TaskLog {
+final class AuditedLog: KeptLog {
     let log: Log
     private unowned let storage: SimulatedStorage
 
@@ -282,7 +282,19 @@ final class AuditedLog: TaskLog {
         self.storage = storage
     }
 
+    var kept: Log { log }
+
     func watermarks() -> Watermarks { log.watermarks() }
+
+    func carry(
+        _ view: borrowing RecordView,
+        kind: UInt8,
+        flags: UInt8,
+        payloadBytes: Int,
+        fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(AppendLogError) -> RecordPosition {
+        try log.carry(view, kind: kind, flags: flags, payloadBytes: payloadBytes, fill: fill)
+    }
 
     var incarnation: UInt32 { log.incarnation }
 

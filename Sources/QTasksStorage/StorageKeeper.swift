@@ -61,6 +61,12 @@ package struct StorageKeeper {
     private var newestCheckpoint: UInt32 = 0
     /// Compact up to here whether it pays or not: somebody asked for it.
     private var forcedBefore: UInt32?
+    /// Something is due and can't be done yet; the log calls when it has got further.
+    private var isExpiryStuck = false
+    /// How far the log had grown without a checkpoint when there was no room for one.
+    private var checkpointFailedAt: Int?
+    /// What compaction has dealt with: a second try, after one that found no room, goes on from here.
+    private var carriedUpTo = RecordPosition.none
     /// Where compaction met a record that can't be read.
     package private(set) var damage: RecordPosition?
 
@@ -78,18 +84,20 @@ package struct StorageKeeper {
     /// - Returns: When to go on.
     package mutating func step(
         _ state: inout StorageState,
-        _ log: Log,
+        _ log: some KeptLog,
         now: Now,
         isOver: () -> Bool
     ) -> Pace {
         guard state.failure == nil else { return .idle }
         state.tasks.now = now
-        log.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
+        log.kept.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
         let expiry = expire(&state, log, now: now)
-        let look = Look(log)
-        guard look != lastLook || walk != nil || log.isCompacting || isForced else { return expiry }
+        let look = Look(log.kept)
+        guard look != lastLook || walk != nil || log.kept.isCompacting || isForced else {
+            return expiry
+        }
         lastLook = look
-        let paces = [expiry, writeCheckpoint(state, log, isOver), compact(&state, log, isOver)]
+        let paces = [expiry, writeCheckpoint(state, log.kept, isOver), compact(&state, log, isOver)]
         if paces.contains(.soon) {
             lastLook = nil
             return .soon
@@ -109,7 +117,9 @@ package struct StorageKeeper {
 
     /// When there is something to do that no event brings, in nanoseconds of `CLOCK_BOOTTIME`.
     package func nextDeadline(_ state: inout StorageState, now: Now) -> UInt64? {
-        guard state.failure == nil, let due = state.retention.nextDeadline else { return nil }
+        guard state.failure == nil, !isExpiryStuck, let due = state.retention.nextDeadline else {
+            return nil
+        }
         let wait = due.nanoseconds - now.wall.nanoseconds + Self.retentionSlack
         return now.monotonic + UInt64(max(0, wait))
     }
@@ -121,13 +131,23 @@ package struct StorageKeeper {
     /// How many tasks are forgotten in a step.
     private static let expiriesAtATime = 64
 
-    private func expire(_ state: inout StorageState, _ log: Log, now: Now) -> Pace {
+    private mutating func expire(
+        _ state: inout StorageState,
+        _ log: some KeptLog,
+        now: Now
+    ) -> Pace {
         state.forgetExpired()
         // there is room for these even then, but not if they come by the million
-        guard log.hasRoom || log.preparedBytesLeft > 1 << 20 else { return .idle }
+        isExpiryStuck = !log.kept.hasRoom && log.kept.preparedBytesLeft <= 1 << 20
+        if isExpiryStuck { return .idle }
         let due = state.retention.due(now: state.tasks.stamp(now), atMost: Self.expiriesAtATime)
         for task in due {
-            guard state.expire(task, now: now, log: log) else { return .idle }
+            switch state.expire(task, now: now, log: log) {
+            case .forgotten: continue
+            case .notYet, .noRoom:
+                isExpiryStuck = true
+                return .waiting
+            }
         }
         return due.count < Self.expiriesAtATime ? .idle : .soon
     }
@@ -142,12 +162,14 @@ package struct StorageKeeper {
         forgetOldCheckpoints(log, state)
         if walk == nil {
             guard !log.isWritingCheckpoint, isCheckpointDue(log), log.hasRoom else { return .idle }
+            checkpointFailedAt = nil
             log.beginCheckpoint()
             walk = CheckpointWalk()
         }
         if log.checkpointFailure != nil {
             log.abandonCheckpoint()
             walk = nil
+            checkpointFailedAt = checkpointFailedAt ?? log.bytesSinceCheckpoint
             return .idle
         }
         while walk != nil, log.takesCheckpointBlocks {
@@ -168,7 +190,9 @@ package struct StorageKeeper {
 
     private func isCheckpointDue(_ log: Log) -> Bool {
         let last = log.checkpoints.last?.bytes ?? 0
-        return log.bytesSinceCheckpoint >= max(settings.checkpointBytes, last / 2)
+        // one that found no room is not tried again before there is more to gain
+        let least = checkpointFailedAt.map { $0 + settings.checkpointBytes / 4 } ?? 0
+        return log.bytesSinceCheckpoint >= max(settings.checkpointBytes, last / 2, least)
     }
 
     /// Writes a checkpoint to its end, so that the next opening has nothing else to read; for an orderly
@@ -193,6 +217,7 @@ package struct StorageKeeper {
         let checkpoints = log.checkpoints
         guard let newest = checkpoints.last?.number, newest != newestCheckpoint else { return }
         newestCheckpoint = newest
+        checkpointFailedAt = nil
         base(log, state).obsolete.forEach(log.removeCheckpoint)
     }
 
@@ -209,13 +234,12 @@ package struct StorageKeeper {
 
     private mutating func compact(
         _ state: inout StorageState,
-        _ log: Log,
+        _ log: some KeptLog,
         _ isOver: () -> Bool
     ) -> Pace {
-        if !log.isCompacting {
-            guard damage == nil, isWorthCompacting(state, log), log.beginCompaction() else {
-                return .idle
-            }
+        if !log.kept.isCompacting {
+            guard damage == nil, isWorthCompacting(state, log.kept), log.kept.beginCompaction()
+            else { return .idle }
         }
         while true {
             for _ in 0..<Self.recordsAtATime {
@@ -223,7 +247,7 @@ package struct StorageKeeper {
                 case .record: break
                 case .waiting: return .waiting
                 case .finished:
-                    state.tasks.usage.drop(before: log.segments[0].index)
+                    forget(before: log.kept.segments[0].index, &state, log.kept)
                     return .soon
                 case .damaged(let position):
                     damage = position
@@ -236,18 +260,32 @@ package struct StorageKeeper {
         }
     }
 
+    /// A segment is gone.
+    private func forget(before first: UInt32, _ state: inout StorageState, _ log: Log) {
+        state.tasks.usage.drop(before: first)
+        // what reading would have to go on from after them isn't there any more
+        for checkpoint in log.checkpoints.dropLast() where checkpoint.start.segment < first {
+            log.removeCheckpoint(checkpoint.number)
+        }
+    }
+
     /// One record; `nil` where there is no room for it, or the log has failed.
-    private func compactOne(_ state: inout StorageState, _ log: Log) -> CompactionStep? {
+    private mutating func compactOne(
+        _ state: inout StorageState,
+        _ log: some KeptLog
+    ) -> CompactionStep? {
         var failure: AppendLogError?
-        let step = log.compactNext { view in
+        let step = log.kept.compactNext { view in
+            guard view.position > carriedUpTo else { return }
             do throws(AppendLogError) {
                 try state.carry(view, to: log)
+                carriedUpTo = view.position
             } catch {
                 failure = error
             }
         }
         guard let failure else { return step }
-        log.abandonCompaction()
+        log.kept.abandonCompaction()
         if !failure.isNoSpace { state.fail("\(failure)") }
         return nil
     }

@@ -56,28 +56,50 @@ extension StorageState {
         )
     }
 
-    /// Appends that a task is forgotten; it is once that is durable, so that no answer that is still
-    /// untold speaks of a number that is another's by then.
+    /// Whether a task that is over was forgotten.
+    enum Expiry {
+        case forgotten
+        /// Its end has to be durable first.
+        case notYet
+        /// There is no room for the record that says so.
+        case noRoom
+    }
+
+    /// Appends that a task is forgotten.
     ///
-    /// - Returns: Whether there was room.
+    /// To everybody outside it is gone from then on, but for a repeated add. Its number is given out
+    /// again once that is durable, and its end has to be before: so no answer that is still untold speaks
+    /// of a number that is another's by then.
     mutating func expire(
         _ task: RetentionState.Finished,
         now: Now,
         log: some TaskLog
-    ) -> Bool {
+    ) -> Expiry {
         let entry = tasks.index[task.number]
         precondition(
             entry.lastSequence == task.sequence && entry.status.isFinal,
             "who goes on is taken out of what is kept"
         )
+        guard entry.lastSequence <= durable else {
+            needsSync = true
+            return .notYet
+        }
         let stored = StoredExpire(at: tasks.stamp(now), id: entry.id)
         head.removeAll()
         stored.writeHead(to: &head)
-        guard case .appended(let place) = append(.expire, log: log) else { return false }
+        guard case .appended(let place) = append(.expire, log: log) else { return .noRoom }
         retention.removed(sequence: task.sequence, lane: entry.lane, status: entry.status)
         tasks.noteExpiry(task.number, stored)
         expiring.append((place.sequence, task.number))
-        return true
+        return .forgotten
+    }
+
+    /// A task that is there, to whoever asks for it.
+    func known(_ id: TaskID) -> TaskIndex.Number? {
+        guard let number = tasks.index.number(of: id),
+            !tasks.index.core(number).flags.contains(.expiring)
+        else { return nil }
+        return number
     }
 
     /// Forgets the tasks of which the log says so for good.
@@ -95,7 +117,7 @@ extension StorageState {
     /// as it is.
     ///
     /// - Throws: Where the log takes nothing more.
-    mutating func carry(_ view: borrowing RecordView, to log: Log) throws(AppendLogError) {
+    mutating func carry(_ view: borrowing RecordView, to log: some KeptLog) throws(AppendLogError) {
         switch StoredKind(rawValue: view.kind) {
         case .add, .carried: try carryTask(view, to: log)
         case .finish: try carryResult(view, to: log)
@@ -107,7 +129,7 @@ extension StorageState {
 
     private mutating func carryTask(
         _ view: borrowing RecordView,
-        to log: Log
+        to log: some KeptLog
     ) throws(AppendLogError) {
         var reader = WireReader(view.payload)
         guard let add = try? StoredAdd(from: &reader), let envelope = try? Envelope(add.envelope)
@@ -124,6 +146,7 @@ extension StorageState {
         let position = try log.carry(
             view,
             kind: StoredKind.carried.rawValue,
+            flags: 0,
             payloadBytes: bytes
         ) { target in
             target.copyMemory(from: source)
@@ -136,7 +159,7 @@ extension StorageState {
 
     private mutating func carryResult(
         _ view: borrowing RecordView,
-        to log: Log
+        to log: some KeptLog
     ) throws(AppendLogError) {
         var reader = WireReader(view.payload)
         guard let finish = try? StoredFinish(from: &reader) else { return reportUnknown(view) }
@@ -154,7 +177,7 @@ extension StorageState {
     /// A worker that lives, or may: without it, a restart would take the tasks that it runs away.
     private mutating func carryWorker(
         _ view: borrowing RecordView,
-        to log: Log
+        to log: some KeptLog
     ) throws(AppendLogError) {
         var reader = WireReader(view.payload)
         guard let worker = try? StoredWorker(from: &reader) else { return reportUnknown(view) }
@@ -164,7 +187,7 @@ extension StorageState {
 
     private func carryAsItIs(
         _ view: borrowing RecordView,
-        to log: Log
+        to log: some KeptLog
     ) throws(AppendLogError) -> RecordPosition {
         let payload = view.payload
         return try log.carry(

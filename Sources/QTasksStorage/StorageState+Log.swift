@@ -27,6 +27,7 @@ extension StorageState {
         do throws(AppendLogError) {
             let place = try log.append(kind: kind, head: head.bytes, body: body)
             last = place.sequence
+            tasks.lastSequence = last
             if kind == .add || kind == .finish { recent.keep(place.position, head.bytes, body) }
             return .appended(place)
         } catch {

@@ -302,7 +302,7 @@ extension StorageState {
         log: some TaskLog
     ) {
         guard failure == nil else { return }
-        guard let task = tasks.index.number(of: release.holding.id) else {
+        guard let task = known(release.holding.id) else {
             let verdict = PendingVerdict.released(
                 number: release.number,
                 release.holding,
@@ -360,7 +360,7 @@ extension StorageState {
     // MARK: The rest
 
     private mutating func watch(_ id: TaskID, log: some TaskLog) {
-        guard let task = tasks.index.number(of: id) else {
+        guard let task = known(id) else {
             return say(.final(id: id, record: UnsafeRawBufferPointer(start: nil, count: 0)))
         }
         let entry = tasks.index[task]
@@ -376,7 +376,7 @@ extension StorageState {
         _ id: TaskID,
         log: some TaskLog
     ) {
-        guard let task = tasks.index.number(of: id) else {
+        guard let task = known(id) else {
             let none = UnsafeRawBufferPointer(start: nil, count: 0)
             return say(.record(number: number, record: none))
         }

@@ -36,7 +36,7 @@ extension StorageState {
         now: Now,
         log: some TaskLog
     ) throws(WireError) {
-        guard let task = tasks.index.number(of: result.id) else {
+        guard let task = known(result.id) else {
             counters.unknownResults += 1
             return sayRefused(result, worker, .gone, nil)
         }

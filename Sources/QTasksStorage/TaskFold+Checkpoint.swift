@@ -136,7 +136,8 @@ package struct CheckpointWalk {
 /// ```
 ///  offset  bytes  field
 ///       0      1  status
-///       1      1  flags: bit 0 suspect, bit 1 `written` suffices, bit 7 the second part follows
+///       1      1  flags: bit 0 suspect, bit 2 `written` suffices, bit 3 and synced within an interval,
+///                 bit 4 due by the wall clock alone, bit 7 the second part follows
 ///       2      2  priority
 ///       4      4  number of name and queue
 ///       8     16  task ID
@@ -167,8 +168,7 @@ private enum CheckpointEntry {
         _ tasks: TaskFold,
         to target: UnsafeMutableRawPointer
     ) -> Int {
-        let isFresh =
-            entry.lastSequence == entry.sequence && entry.keptFor == 0 && entry.due == 0
+        let isFresh = TaskProgress(entry) == TaskProgress(freshAt: entry.sequence)
         let kept = entry.flags.subtracting(.fleeting).rawValue
         target.put(entry.status.code, at: 0)
         target.put(kept | (isFresh ? 0 : 128), at: 1)
@@ -358,7 +358,9 @@ extension TaskFold {
     fileprivate mutating func restore(_ entry: TaskEntry) {
         if let known = index.number(of: entry.id) {
             // forgotten and added again while the checkpoint was written
-            guard index.core(known).sequence < entry.sequence else { return }
+            guard index.core(known).sequence < entry.sequence else {
+                return workers.release(entry.worker)
+            }
             remove(known)
         }
         let number = index.insert(entry)

@@ -20,12 +20,19 @@ extension TaskFold {
         isCopy: Bool
     ) throws(WireError) {
         let envelope = try Envelope(carried.add.envelope)
-        latest = max(latest, carried.add.addedAt, carried.endedAt)
+        // the end is told rounded up
+        let ended = Timestamp(nanoseconds: max(0, carried.endedAt.nanoseconds - 999_999_999))
+        latest = max(latest, carried.add.addedAt, ended)
         if let number = index.number(of: envelope.id) {
-            // what a checkpoint has is at least as new, or else it is this very task
             let known = index[number]
-            guard known.sequence == place.sequence, known.added < place.position else { return }
-            if known.lastSequence >= carried.lastSequence { return moveAdd(of: number, to: place) }
+            if known.sequence == place.sequence {
+                guard known.added < place.position else { return }
+                if known.lastSequence >= carried.lastSequence {
+                    return moveAdd(of: number, to: place)
+                }
+            }
+            // an ID may have been used again
+            guard known.sequence <= place.sequence else { return }
             remove(number)  // records between were lost, and this one knows of them
         }
         insert(carried, envelope, at: place, isCopy: isCopy)
@@ -143,19 +150,22 @@ extension TaskFold {
     }
 
     /// When a scheduled task is due, reckoned back to both clocks.
+    ///
+    /// A wait is a wait from now on; a time of the wall clock is the one that was asked for.
     func storedDue(of entry: TaskEntry) -> StoredDue {
-        let wait = Int64(clamping: entry.due) - Int64(clamping: now.monotonic)
+        let isByWall = entry.flags.contains(.dueByWall)
+        let offset = isByWall ? wallClock.offset(at: entry.sequence) : WallClock.offset(now)
         return StoredDue(
-            wall: Timestamp(nanoseconds: now.wall.nanoseconds &+ wait),
-            boot: entry.flags.contains(.dueByWall) ? 0 : entry.due,
+            wall: WallClock.moment(entry.due, offset),
+            boot: isByWall ? 0 : entry.due,
             bootID: bootID
         )
     }
 }
 
 extension TaskEntry {
-    /// It came to its end.
+    /// It came to its end; rounded up, so that nothing is forgotten before its time.
     mutating func end(at moment: Timestamp) {
-        endedAt = UInt32(clamping: moment.nanoseconds / 1_000_000_000)
+        endedAt = UInt32(clamping: (max(0, moment.nanoseconds - 1) / 1_000_000_000) + 1)
     }
 }

@@ -20,7 +20,7 @@ package struct TaskFold {
     /// The newest moment in the log: no later record has an earlier one.
     package internal(set) var latest = Timestamp(nanoseconds: 0)
 
-    /// The newest record that was applied.
+    /// The newest record of the log that is in this.
     package internal(set) var lastSequence: UInt64 = 0
 
     /// How many tasks somebody waits for.
@@ -32,6 +32,9 @@ package struct TaskFold {
     /// What due times that hold on the wall clock alone are reckoned from.
     var now: Now
 
+    /// What they were reckoned from.
+    private(set) var wallClock: WallClock
+
     let bootID: TaskID
     let seed: UInt64
 
@@ -41,6 +44,7 @@ package struct TaskFold {
     ///   - seed: See ``TaskIndex/init(seed:)``.
     package init(opened: Now, bootID: TaskID, seed: UInt64) {
         now = opened
+        wallClock = WallClock(opened)
         self.bootID = bootID
         self.seed = seed
         index = TaskIndex(seed: seed)
@@ -67,7 +71,10 @@ package struct TaskFold {
         case .add:
             let add = try StoredAdd(from: &reader)
             let envelope = try Envelope(add.envelope)
-            guard index.number(of: envelope.id) == nil else { return }
+            if let known = index.number(of: envelope.id) {
+                guard index.core(known).sequence < place.sequence else { return }
+                remove(known)  // it was forgotten, and the record that said so is lost
+            }
             _ = apply(add, envelope: envelope, at: place)
         case .lease: apply(try StoredLease(from: &reader), at: place)
         case .finish:
@@ -103,7 +110,10 @@ package struct TaskFold {
         let lane = lanes.number(name: envelope.name, queue: envelope.queue)
         let status: TaskStatus = add.due == nil ? .new : .scheduled
         var flags = TaskEntry.Flags(add.durability)
-        if add.due?.boot == 0 { flags.insert(.dueByWall) }
+        if add.due?.boot == 0 {
+            flags.insert(.dueByWall)
+            wallClock.note(now, from: place.sequence)
+        }
         let number = index.insert(
             TaskEntry(
                 id: envelope.id,

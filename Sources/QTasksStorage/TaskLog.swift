@@ -55,6 +55,25 @@ package protocol TaskLog: AnyObject {
     ) throws(AppendLogError) -> Result
 }
 
+/// The log as the keeper needs it: house is kept in the log itself, and what is written on that
+/// account goes through here, so that tests see it.
+package protocol KeptLog: TaskLog {
+    var kept: Log { get }
+
+    /// See ``Log/carry(_:kind:flags:payloadBytes:fill:)``.
+    func carry(
+        _ view: borrowing RecordView,
+        kind: UInt8,
+        flags: UInt8,
+        payloadBytes: Int,
+        fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(AppendLogError) -> RecordPosition
+}
+
+extension Log: KeptLog {
+    package var kept: Log { self }
+}
+
 extension Log: TaskLog {
     package var isShortOfSpace: Bool { !hasRoom }
 
