@@ -160,6 +160,11 @@ extension Log {
         board.keptCount.load(ordering: .acquiring)
     }
 
+    /// Whether anything was appended or carried that is not submitted yet.
+    public var hasUnsubmitted: Bool {
+        !assembler.isEmpty
+    }
+
     /// Where the next record will begin, or a little before.
     public var end: RecordPosition {
         assembler.end

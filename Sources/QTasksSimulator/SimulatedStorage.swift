@@ -205,7 +205,7 @@ final class SimulatedStorage: SimulatedProcess {
 
     private func submit(_ state: inout StorageState, _ log: AuditedLog) {
         let wantsSync = state.takeSyncWish(now: world.now.monotonic)
-        guard log.log.lastSequence > submitted || wantsSync else { return }
+        guard log.log.hasUnsubmitted || wantsSync else { return }
         log.log.submit(sync: wantsSync)
         // a quiet log writes a little on the thread that submits
         if world.random.chance(50), log.log.runOneWrite() {

@@ -97,7 +97,9 @@ package struct StorageKeeper {
             return expiry
         }
         lastLook = look
-        let paces = [expiry, writeCheckpoint(state, log.kept, isOver), compact(&state, log, isOver)]
+        let paces = [
+            expiry, writeCheckpoint(state, log.kept, isOver), compact(&state, log, isOver),
+        ]
         if paces.contains(.soon) {
             lastLook = nil
             return .soon

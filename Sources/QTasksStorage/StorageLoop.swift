@@ -212,7 +212,7 @@ package final class StorageLoop {
     /// Hands this turn's records to the log, all at once.
     private func submit() {
         let wantsSync = state.takeSyncWish(now: MonotonicClock.nowNanoseconds())
-        guard log.lastSequence > submitted || wantsSync else { return }
+        guard log.hasUnsubmitted || wantsSync else { return }
         log.submit(sync: wantsSync)
         guard log.lastSequence > submitted else { return }
         submitted = log.lastSequence

@@ -40,6 +40,7 @@ extension StorageState {
             retain(number)
         }
         retention.opened()
+        tasks.early = [:]
     }
 
     /// A task has ended: its time runs.

@@ -20,7 +20,8 @@ package import QTasksWire
 ///    +16       8  lease
 ///    +24      16  worker ID; 0: none
 ///    +40       8  sequence of the newest record that is in this
-///    +48       8  where its last result lies: segment, offset; 0: none
+///    +48       8  where its last result lay: segment, offset; 0: none. The newest one that lies before
+///                 this record is meant: an opening that found the end unproven wrote both again
 ///    +56       4  what that takes up, in bytes
 ///    +60      32  due, where scheduled; else 0
 ///    +92       8  when it ended, in nanoseconds since 1970; else 0

@@ -33,7 +33,15 @@ extension TaskFold {
             }
             // an ID may have been used again
             guard known.sequence <= place.sequence else { return }
-            remove(number)  // records between were lost, and this one knows of them
+            // records between were lost, and this one knows of them
+            if known.finished != .none {
+                early[envelope.id] = StoredPlace(
+                    sequence: known.lastSequence,
+                    position: known.finished,
+                    bytes: known.finishedBytes
+                )
+            }
+            remove(number)
         }
         insert(carried, envelope, at: place, isCopy: isCopy)
     }
@@ -45,14 +53,18 @@ extension TaskFold {
         isCopy: Bool
     ) {
         let lane = lanes.number(name: envelope.name, queue: envelope.queue)
+        // where it was when the record was written tells only whether there is one: an opening may have
+        // written both again to another place
+        let result = carried.finished == .none ? nil : early[envelope.id]
+        early[envelope.id] = nil
         var entry = TaskEntry(
             id: envelope.id,
             sequence: place.sequence,
             lastSequence: isCopy ? carried.lastSequence : place.sequence,
             added: place.position,
             addedBytes: place.bytes,
-            finished: carried.finished,
-            finishedBytes: Int(carried.finishedBytes),
+            finished: result?.position ?? .none,
+            finishedBytes: result.map { PackedSize(bytes: $0.bytes).bytes } ?? 0,
             lease: carried.lease,
             due: carried.due?.monotonic(at: now, bootID: bootID) ?? 0,
             attempt: carried.attempt,
@@ -74,11 +86,14 @@ extension TaskFold {
         let number = index.insert(entry)
         lanes.count(lane, from: nil, to: entry.status)
         usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
-        usage.add(index[number].finishedBytes, in: entry.finished.segment)
+        if entry.finished != .none {
+            usage.add(index[number].finishedBytes, in: entry.finished.segment)
+        }
     }
 
     mutating func apply(_ expire: StoredExpire, at place: StoredPlace) {
         latest = max(latest, expire.at)
+        early[expire.id] = nil
         guard let number = index.number(of: expire.id),
             place.sequence > index[number].lastSequence
         else { return }

@@ -26,6 +26,10 @@ package struct TaskFold {
     /// How many tasks somebody waits for.
     private var watched = 0
 
+    /// Where results lie whose task comes later in the log, since compaction has carried that forward;
+    /// while the log is replayed.
+    var early: [TaskID: StoredPlace] = [:]
+
     /// Records of a kind that this version doesn't know; left alone.
     package private(set) var unknownRecords = 0
 
@@ -79,7 +83,9 @@ package struct TaskFold {
         case .lease: apply(try StoredLease(from: &reader), at: place)
         case .finish:
             let finish = try StoredFinish(from: &reader)
-            if isCopy {
+            if index.number(of: finish.result.id) == nil {
+                early[finish.result.id] = place
+            } else if isCopy {
                 moveResult(of: finish.result.id, to: place)
             } else {
                 apply(finish, at: place)

@@ -269,7 +269,7 @@ final class KeptStore {
 
     private func submit(_ log: RecordingLog) {
         let wantsSync = state.takeSyncWish(now: now.monotonic)
-        guard log.kept.lastSequence > submitted || wantsSync else { return }
+        guard log.kept.hasUnsubmitted || wantsSync else { return }
         log.kept.submit(sync: wantsSync)
         submitted = log.kept.lastSequence
     }

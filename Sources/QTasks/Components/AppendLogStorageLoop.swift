@@ -36,7 +36,6 @@ struct AppendLogStorageLoop: ~Copyable {
 
     private var lastNumber: UInt64 = 0
     private var lastLease: UInt32 = 0
-    private var submitted: UInt64
     private var idleAt: UInt64?
     private var spaceAt: UInt64?
     private var retentionAt: UInt64?
@@ -101,7 +100,6 @@ struct AppendLogStorageLoop: ~Copyable {
         self.state = state
         keeper = store.keeper
         self.poll = poll
-        submitted = log.lastSequence
     }
 
     private mutating func serve() -> Result<Void, QTasksError> {
@@ -262,9 +260,8 @@ struct AppendLogStorageLoop: ~Copyable {
 
     private mutating func submit() {
         let wantsSync = state.takeSyncWish(now: MonotonicClock.nowNanoseconds())
-        guard log.lastSequence > submitted || wantsSync else { return }
+        guard log.hasUnsubmitted || wantsSync else { return }
         log.submit(sync: wantsSync)
-        submitted = log.lastSequence
         idleAt = MonotonicClock.nowNanoseconds() + Self.pause
     }
 

@@ -16,7 +16,6 @@ final class BenchStore {
     private(set) var state: StorageState
     private var keeper: StorageKeeper
     private let bell: Doorbell
-    private var submitted: UInt64
     private var number: UInt64 = 0
     private var leases: UInt32 = 0
 
@@ -43,7 +42,6 @@ final class BenchStore {
             onProgress: { bell.ring() }
         )
         (log, state, keeper) = (store.log, store.state, store.keeper)
-        submitted = log.lastSequence
         state.brokerSession(incarnation: log.incarnation, globalConfigPid: 0)
         _ = state.flush()
     }
@@ -152,9 +150,8 @@ final class BenchStore {
 
     private func submit() {
         let wantsSync = state.takeSyncWish(now: now.monotonic)
-        guard log.lastSequence > submitted || wantsSync else { return }
+        guard log.hasUnsubmitted || wantsSync else { return }
         log.submit(sync: wantsSync)
-        submitted = log.lastSequence
     }
 
     /// Sleeps until the log has got further, a millisecond at most.
