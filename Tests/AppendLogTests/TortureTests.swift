@@ -62,6 +62,7 @@ struct `A store that is damaged anywhere` {
                 }
             } else {
                 try check(story, copy) { "\(path) gone" }
+                try checkGoesOn(copy) { "\(path) gone" }
             }
         }
     }
@@ -95,6 +96,7 @@ struct `A store that is damaged anywhere` {
                 let copy = story.disk.copy()
                 copy.setContents(of: path, to: damaged)
                 try check(story, copy) { "\(path), sector at \(start)" }
+                try checkGoesOn(copy) { "\(path), sector at \(start)" }
             }
         }
     }
@@ -133,6 +135,22 @@ struct `A store that is damaged anywhere` {
         if all[2] != all[3] || all[0].last != all[2].last {
             Issue.record("\(what()): \(all[2]), then \(all[3])")
         }
+    }
+
+    /// Whatever is missing: what is appended from now on is there.
+    private func checkGoesOn(_ disk: SimulatedDisk, _ what: () -> String) throws {
+        var opened = try OpenedTable(disk, StoreStory.options)
+        for number in 0..<10 {
+            let change = Change.put(key: 40, value: payload(number, bytes: 200))
+            _ = try opened.table.append(change, to: opened.log)
+            try opened.log.flush()
+        }
+        disk.endProcess()
+        let found = try StoreStory.open(disk)
+        if found.things[40]??.value != payload(9, bytes: 200) {
+            Issue.record("\(what()): what was appended afterwards is gone")
+        }
+        disk.endProcess()
     }
 
     private static let names = ["a reader", "a reader of all", "opening", "opening again"]
