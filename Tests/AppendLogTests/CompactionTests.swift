@@ -293,7 +293,7 @@ struct `A checkpoint` {
 }
 
 /// The whole of it with the log's own threads, on the real file system.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct `An owner with threads` {
     private static let options = {
         var options = LogOptions(

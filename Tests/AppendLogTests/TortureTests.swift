@@ -9,7 +9,7 @@ import Testing
 private let isLong = getenv("QTASKS_LONG") != nil
 
 /// Every file of a store with all that there is, cut anywhere and flipped anywhere.
-@Suite(.timeLimit(.minutes(isLong ? 60 : 2)))
+@Suite(.timeLimit(.minutes(isLong ? 120 : 10)))
 struct `A store that is damaged anywhere` {
     private func story(_ end: StoreStory.End) throws -> StoreStory {
         var story = StoreStory()
@@ -42,7 +42,7 @@ struct `A store that is damaged anywhere` {
         let segments = try paths(story.disk).filter { $0.contains("segment-") }
         for path in isLong ? segments : segments.suffix(2) {
             let bytes = try #require(story.disk.contents(of: path))
-            for length in 0..<bytes.count where isLong || length % 7 == 0 || length < 66 {
+            for length in 0..<bytes.count where isLong || length % 11 == 0 || length < 66 {
                 let copy = story.disk.copy()
                 copy.setContents(of: path, to: Array(bytes.prefix(length)))
                 try check(story, copy) { "\(path) cut after \(length)" }
@@ -103,7 +103,7 @@ struct `A store that is damaged anywhere` {
 
     /// A sample, without the many zeros.
     private func isTelling(_ path: String, _ index: Int) -> Bool {
-        guard index % 3 == 0 else { return false }
+        guard index % 7 == 0 else { return false }
         if path == metaPath {
             let inPage = index % MetaPage.bytes
             return inPage < 72 || inPage > 4090
