@@ -238,6 +238,21 @@ let package = Package(
     ]
 )
 
+// What Tests/fuzz builds: libFuzzer brings `main`.
+if Context.environment["QTASKS_FUZZ"] != nil {
+    package.products = [.executable(name: "log-fuzz", targets: ["LogFuzz"])]
+    package.dependencies = []
+    package.targets.removeAll { !["CLinux", "AppendLog"].contains($0.name) }
+    package.targets.append(
+        .executableTarget(
+            name: "LogFuzz",
+            dependencies: ["AppendLog"],
+            path: "Tests/LogFuzz",
+            swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])]
+        )
+    )
+}
+
 // The log's own tests, from nothing in a minute: its two modules, nothing fetched. For a sanitizer or the
 // fuzzer, which want everything built anew, in a folder of its own (`--scratch-path`).
 if Context.environment["QTASKS_LOG"] != nil {

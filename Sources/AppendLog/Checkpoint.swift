@@ -118,6 +118,9 @@ extension Checkpoint {
         incarnation = base.number(20)
         startSequence = base.number(24)
         start = RecordPosition(segment: base.number(32), offset: base.number(36))
+        guard startSequence <= LogFormat.sequenceMax, number <= LogFormat.numberMax else {
+            return nil
+        }
     }
 
     /// Adds what the trailer says; `nil` where none stands there.

@@ -44,5 +44,6 @@ extension GroupHeader {
         else { return nil }
         recordBytes = Int(source.number(4, as: UInt32.self))
         durableUpTo = source.number(8)
+        guard durableUpTo <= LogFormat.sequenceMax else { return nil }
     }
 }

@@ -146,6 +146,8 @@ struct LogOpening {
     private mutating func findSegments() throws(AppendLogError) {
         var headers: [SegmentHeader] = []
         var unused: [UInt32] = []  // prepared, and never written to
+        // also one whose file is gone: its number is not used again
+        newestIndex = max(meta.mark.segment, meta.firstSegment - min(1, meta.firstSegment))
         for name in try files.list(directory) {
             guard let index = LogFormat.segmentIndex(name) else { continue }
             let header = try files.readSegmentHeader(path(index))

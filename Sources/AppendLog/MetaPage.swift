@@ -87,7 +87,12 @@ extension MetaPage {
         meta.checkpointSequence = source.number(48)
         meta.checkpoint = UInt32(truncatingIfNeeded: source.number(56, as: UInt64.self))
         meta.firstSequence = max(1, source.number(64))
-        return meta
+        return meta.isPossible ? meta : nil
+    }
+
+    private var isPossible: Bool {
+        max(transaction, durableAtLeast, firstSequence) <= LogFormat.sequenceMax
+            && max(incarnation, mark.segment, firstSegment, checkpoint) <= LogFormat.numberMax
     }
 
     /// The newer whole page of the file.

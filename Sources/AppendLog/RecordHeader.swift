@@ -91,6 +91,7 @@ extension RecordHeader {
         self.source =
             isCarried
             ? RecordPosition(segment: source.number(20), offset: source.number(24)) : nil
+        guard sequence <= LogFormat.sequenceMax else { return nil }
     }
 
     /// Reads a header in which one bit is flipped; `nil` where that doesn't explain what stands there.

@@ -68,7 +68,7 @@ extension SegmentHeader {
             let copy = base + offset
             guard copy.number(0) == magic, copy.number(60) == copy.crc32c(60) else { continue }
             try LogFormat.check(copy.number(8), path: path)
-            return Self(
+            let header = Self(
                 index: copy.number(12),
                 salt: copy.number(16),
                 incarnation: copy.number(20),
@@ -76,8 +76,14 @@ extension SegmentHeader {
                 predecessor: RecordPosition(segment: copy.number(32), offset: copy.number(36)),
                 stamp: copy.number(40)
             )
+            if header.isPossible { return header }
         }
         return nil
+    }
+
+    private var isPossible: Bool {
+        max(index, incarnation) <= LogFormat.numberMax && predecessor.segment < index
+            && firstSequence <= LogFormat.sequenceMax
     }
 }
 
@@ -85,6 +91,15 @@ extension SegmentHeader {
 enum LogFormat {
     /// Counted up with any change to a byte on disk.
     static let version: UInt32 = 2
+
+    /// No store gets as far as that: what says more is not one of ours, whatever its checksum.
+    ///
+    /// It leaves room to count on.
+    static let sequenceMax: UInt64 = 1 << 62
+    /// The same for segments, checkpoints and incarnations.
+    static let numberMax: UInt32 = 1 << 31
+    /// The same for a place in a segment.
+    static let offsetMax = Int(UInt32.max) - 7
 
     static let metaName = "meta"
     static let lockName = "lock"

@@ -47,7 +47,7 @@ struct SegmentScan {
         self.checksPayloads = checksPayloads
         self.base = base
         self.knownEnd = knownEnd
-        end = min(limit, base + bytes.count)
+        end = min(limit, base + bytes.count, LogFormat.offsetMax)
         offset = max(start, base)
     }
 

@@ -6,7 +6,7 @@ import Testing
 @testable import AppendLog
 
 /// Each single call of a story with checkpoint, compaction, and new segments fails once.
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(10)))
 struct `A call that fails` {
     struct Fault: CustomTestStringConvertible, Sendable {
         var call: SimulatedDisk.Call

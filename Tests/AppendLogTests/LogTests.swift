@@ -7,7 +7,7 @@ import Testing
 @testable import AppendLog
 
 /// The log on the real file system, with its threads.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct `A log on disk` {
     private let home: TemporaryDirectory
     private let directory: String

@@ -6,7 +6,7 @@ import Testing
 @testable import AppendLog
 
 /// What opening makes of a store that was damaged.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct `Opening a damaged store` {
     private static let count = 6
 

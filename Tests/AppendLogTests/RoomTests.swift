@@ -209,7 +209,7 @@ struct `Room in a log` {
 }
 
 /// The kernel's own full disk.
-@Suite(.timeLimit(.minutes(1)), .serialized)
+@Suite(.timeLimit(.minutes(10)))
 struct `A file system that is full` {
     private static let canMount: Bool = {
         guard let mount = try? Mount(bytes: 1 << 20) else { return false }

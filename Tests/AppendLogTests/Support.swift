@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import Glibc
+import Synchronization
 import Testing
 
 @testable import AppendLog
@@ -89,4 +90,17 @@ let metaPath = "\(Opened.directory)/meta"
 /// A payload that tells its number.
 func payload(_ number: Int, bytes: Int = 20) -> [UInt8] {
     (0..<bytes).map { UInt8(truncatingIfNeeded: number &* 31 &+ $0) }
+}
+
+/// What one thread tells another, once.
+final class Flag: Sendable {
+    private let value = Atomic<Bool>(false)
+
+    var isRaised: Bool {
+        value.load(ordering: .acquiring)
+    }
+
+    func raise() {
+        value.store(true, ordering: .releasing)
+    }
 }
