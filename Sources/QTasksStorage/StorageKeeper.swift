@@ -68,10 +68,14 @@ package struct StorageKeeper {
         guard state.failure == nil else { return .idle }
         state.tasks.now = now
         log.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
+        if state.beginCompactions(log) { compactAll(log) }
         let paces = [
             expire(&state, log, now: now), writeCheckpoint(state, log, isOver),
             compact(&state, log, isOver),
         ]
+        if damage != nil { forcedBefore = nil }
+        // what is said now leaves with the next turn
+        if !isForced, state.endCompactions(damage: damage, log) { return .soon }
         if paces.contains(.soon) { return .soon }
         return paces.contains(.waiting) ? .waiting : .idle
     }
