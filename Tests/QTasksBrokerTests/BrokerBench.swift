@@ -175,7 +175,7 @@ struct BrokerBench {
                 try verdicts(
                     .released(number: number, holding: holding, status: .new, isSuspect: isShared)
                 )
-            case .watch, .read, .worker, .count: proposals.append(proposal)
+            case .watch, .read, .worker, .count, .compact: proposals.append(proposal)
             }
         }
     }

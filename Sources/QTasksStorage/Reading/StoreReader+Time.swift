@@ -39,17 +39,22 @@ extension StoreReader {
         let stamp = UInt64(clamping: time.nanoseconds)
         for checkpoint in try log.checkpoints() where checkpoint.stamp <= stamp {
             guard let tasks = try restore(checkpoint) else { continue }
-            return try moment(time, tasks, from: checkpoint)
+            return moment(time, tasks, from: checkpoint)
         }
-        guard log.firstSequence == 1 else { throw BeforeHistory(begin: try historyBegin()) }
-        return try moment(time, Self.makeFold(), from: nil)
+        let begin = try historyBegin()
+        if case .complete = begin { return moment(time, Self.makeFold(), from: nil) }
+        // of a salvaged store, the beginning holds together or not at all
+        guard case .at(let first) = begin, log.firstSequence == 1, first <= time else {
+            throw BeforeHistory(begin: begin)
+        }
+        return moment(time, Self.makeFold(), from: nil)
     }
 
     private func moment(
         _ time: Timestamp,
         _ tasks: TaskFold,
         from checkpoint: CheckpointInfo?
-    ) throws -> StoreMoment {
+    ) -> StoreMoment {
         var moment = StoreMoment(
             time: time,
             tasks: tasks,
@@ -57,26 +62,18 @@ extension StoreReader {
             lost: []
         )
         var isOver = false
-        var salvage = SalvagedBeginning()
         let report = log.forEach(
             from: checkpoint?.start,
             after: checkpoint?.startSequence
         ) { record in
-            let at = record.moment
-            salvage.note(record, at)
-            // of a salvaged store, the beginning holds together or not at all
-            let isPast = at.map { $0 > time } ?? false
-            isOver = isOver || isPast && record.source == nil && !salvage.isInside
+            // what compaction moved happened before
+            let isAppended = record.source == nil
+            if isAppended, let at = record.moment, at > time { isOver = true }
             guard !isOver else { return }
             _ = try? moment.tasks.replay(record)
-            if record.source == nil {
-                moment.sequence = max(moment.sequence, record.sequence)
-            }
+            if isAppended { moment.sequence = max(moment.sequence, record.sequence) }
         }
         moment.lost = report.lost
-        if checkpoint == nil, let begin = salvage.end, time < begin {
-            throw BeforeHistory(begin: .at(begin))
-        }
         return moment
     }
 

@@ -31,6 +31,12 @@ package struct TaskHistory {
         package var attempts: UInt32
         package var failures: UInt32
         package var deaths: UInt32
+
+        package init(attempts: UInt32, failures: UInt32, deaths: UInt32) {
+            self.attempts = attempts
+            self.failures = failures
+            self.deaths = deaths
+        }
     }
 
     package let id: TaskID
@@ -125,8 +131,6 @@ private struct HistoryGathering {
     private(set) var history: TaskHistory
     /// A fold of this task's records alone.
     private(set) var tasks = StoreReader.makeFold()
-    /// The task as it is now, or as it was before it was forgotten.
-    private(set) var last: TaskEntry?
     private(set) var workers: [WorkerID: WorkerProcess] = [:]
     private var sequences: Set<UInt64> = []
     private var carried: StoredCounts?
@@ -141,6 +145,11 @@ private struct HistoryGathering {
         history = TaskHistory(id: id)
     }
 
+    /// The task as it is now, or as it was when it was forgotten.
+    var last: TaskEntry? {
+        tasks.index.number(of: history.id).map { tasks.index[$0] }
+    }
+
     mutating func noteDamage(_ record: borrowing RecordView) {
         let damage = OpenedStore.DamagedTask(record)
         if damage.id == history.id { history.damaged.append(damage) }
@@ -150,8 +159,9 @@ private struct HistoryGathering {
         guard let kind = StoredKind(rawValue: record.kind) else { return }
         if kind == .worker { return takeWorker(record) }
         guard kind.taskID(in: record.payload) == history.id else { return }
-        _ = try? tasks.replay(record)
-        if let number = tasks.index.number(of: history.id) { last = tasks.index[number] }
+        // as it was when it was forgotten, until the ID is used again
+        if kind == .add, history.isForgotten { tasks.reset() }
+        if kind != .expire { _ = try? tasks.replay(record) }
         let (sequence, position) = (record.sequence, record.position)
         // what compaction moved is told once
         guard let (at, what) = try? event(kind, record), sequences.insert(sequence).inserted else {

@@ -74,7 +74,7 @@ private struct StoppedStore {
         let result = Result {
             try QTasksError.naming(store: home.storePath) { try compactLocked() }
         }
-        withExtendedLifetime(lock) {}
+        extendLifetime(lock)
         return try result.get()
     }
 

@@ -40,7 +40,7 @@ struct LogRepairCommand: AsyncParsableCommand {
         let progress = ProgressLine()
         let found = try QTasksError.naming(store: home.storePath) {
             let lock = try WriterLock(home.storePath)
-            defer { withExtendedLifetime(lock) {} }
+            defer { extendLifetime(lock) }
             return try StoreSalvage(from: home.storePath, to: target) { progress.show($0) }
         }
         progress.clear()
