@@ -210,6 +210,15 @@ extension QueueTasks {
         try await connectedBroker().ping(timeout: timeout)
     }
 
+    /// Has whatever can go out of the log on disk removed, also where history would keep it, and
+    /// returns when that is over.
+    ///
+    /// - Throws: ``QTasksError``, ``QTasksError/Code/damaged`` where the log can't be read;
+    ///   `CancellationError`.
+    public func compactLog(timeout: Duration? = nil) async throws -> LogCompaction {
+        try await connectedBroker().compactLog(timeout: timeout)
+    }
+
     /// The state of the system as JSON; topics are `app`, `tasks`, `workers` and `queues`.
     ///
     /// - Throws: ``QTasksError``; `CancellationError`.

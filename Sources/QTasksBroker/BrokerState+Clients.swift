@@ -68,6 +68,7 @@ extension BrokerState {
         case .inspect:
             let topic = try reader.text("topic")
             inspect(topic, number: header.number, session: session)
+        case .compact: compact(number: header.number, session: session)
         default:
             refuse(
                 session,

@@ -65,6 +65,7 @@ extension BrokerState {
     }
 
     private mutating func turnWaitersAway() {
+        refuseCompactions(Refusal(.stopping, "the system was stopped before it was over"))
         for wait in clients.takeAllWaits() {
             clients.answer(
                 wait,

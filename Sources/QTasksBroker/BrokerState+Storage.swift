@@ -65,6 +65,7 @@ extension BrokerState {
                 AddReceipt(id: pending.id, verdict: .refused(storageRefusal))
             )
         }
+        refuseCompactions(storageRefusal)
         for session in waitingClients { clients.send(welcome, to: session) }
         waitingClients = []
     }
@@ -242,6 +243,7 @@ extension BrokerState {
         }
         for (number, read) in clients.reads { propose(.read(number: number, id: read.id)) }
         for number in clients.counts.keys { propose(.count(number: number)) }
+        for number in clients.compactions.keys { propose(.compact(number: number)) }
         for id in clients.awaitedTasks { propose(.watch(id: id)) }
     }
 
@@ -291,6 +293,8 @@ extension BrokerState {
             recordRead(read, record)
         case .final(let id, let record): tellWaiters(of: id, record)
         case .counts(let number, let bytes): countsRead(number, bytes)
+        case .compacted(let number, let result): compacted(number, result)
+        case .notCompacted(let number, let refusal): notCompacted(number, refusal)
         }
     }
 

@@ -73,6 +73,11 @@ struct ClientTable {
 
     var reads: [UInt64: PendingRead] = [:]
     var counts: [UInt64: (session: Session, number: UInt64, topic: String)] = [:]
+    /// Who waits for the end of a compaction.
+    var compactions: [UInt64: (session: Session, number: UInt64)] = [:]
+
+    /// Compactions that may be asked for at once, by all sessions.
+    static let compactionsMax = 1000
 
     /// Tasks that a session has added without an answer, so that one client can't fill memory.
     private(set) var unanswered: [Session: Int] = [:]

@@ -15,6 +15,8 @@ package enum ClientRequest: Sendable {
     case ping
     /// One of the topics of `stats`.
     case inspect(String)
+    /// Answered once it is over.
+    case compact
 }
 
 /// The answer to a ``ClientRequest``.
@@ -26,6 +28,7 @@ package enum ClientReply: Sendable {
     case pong(Pong)
     /// JSON text.
     case inspected([UInt8])
+    case compacted(Compacted)
 }
 
 /// What became of one task that was asked for or waited for.

@@ -133,6 +133,9 @@ package struct ClientState {
             var writer = WireWriter(.inspect, number: number)
             writer.text(topic)
             exchange(writer.bytes, number, call, deadline, now)
+        case .compact:
+            let number = nextRequest()
+            exchange(WireWriter(.compact, number: number).bytes, number, call, deadline, now)
         }
         if let deadline, calls[call] != nil { deadlines.insert(deadline, call: call) }
         endIfComplete(call)

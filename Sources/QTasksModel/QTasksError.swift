@@ -39,6 +39,8 @@ public struct QTasksError: Error, Sendable {
         case stopping
         /// The log cannot be written: the disk is full or gone.
         case storageUnavailable
+        /// A part of the log can't be read; the message says which.
+        case damaged
         /// There is no task with that ID.
         case notFound
         /// The task ended otherwise than with a result; the message says how.

@@ -156,6 +156,7 @@ struct MessageText {
         case .read(_, let id): return "read \(name(id))"
         case .worker(let id, let process): return "worker \(id) is pid \(process.pid)"
         case .count: return "count"
+        case .compact: return "compact"
         }
     }
 
@@ -187,6 +188,8 @@ struct MessageText {
         case .record(_, let record): "record of \(record.count) bytes"
         case .final(let id, _): "final \(name(id))"
         case .counts: "counts"
+        case .compacted: "compacted"
+        case .notCompacted(_, let refusal): "not compacted \(refusal.code)"
         }
     }
 }

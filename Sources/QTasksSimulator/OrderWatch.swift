@@ -104,7 +104,7 @@ struct OrderWatch {
         case .finished(let holding, _, let verdict, let status, let due, _):
             guard verdict == .committed, held.remove(holding.lease) != nil else { return }
             if status == .scheduled { known[holding.id]?.due = due }
-        case .record, .final, .counts: break
+        case .record, .final, .counts, .compacted, .notCompacted: break
         }
     }
 
@@ -142,7 +142,7 @@ struct OrderWatch {
             known[id]?.waitsSince = nil
             known[id]?.due = nil
             return overtaken(by: entry.task, for: worker, canRun: canRun)
-        case .release, .watch, .read, .worker, .count: return nil
+        case .release, .watch, .read, .worker, .count, .compact: return nil
         }
     }
 

@@ -91,6 +91,7 @@ package struct StorageKeeper {
         guard state.failure == nil else { return .idle }
         state.tasks.now = now
         log.kept.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
+        if state.beginCompactions(log.kept) { compactAll(log.kept) }
         let expiry = expire(&state, log, now: now)
         let look = Look(log.kept)
         guard look != lastLook || walk != nil || log.kept.isCompacting || isForced else {
@@ -100,6 +101,9 @@ package struct StorageKeeper {
         let paces = [
             expiry, writeCheckpoint(state, log.kept, isOver), compact(&state, log, isOver),
         ]
+        if damage != nil { forcedBefore = nil }
+        // what is said now leaves with the next turn
+        if !isForced, state.endCompactions(damage: damage, log.kept) { return .soon }
         if paces.contains(.soon) {
             lastLook = nil
             return .soon

@@ -85,6 +85,7 @@ extension StorageState {
         case .read(let number, let id): read(number, id, log: log)
         case .worker(let id, let process): learn(id, process, now: now, log: log)
         case .count(let number): tellCounts(number)
+        case .compact(let number): compactions.wanted.append(number)
         }
     }
 

@@ -17,6 +17,7 @@ extension StorageState {
         awaitingDurable.removeAll()
         releases = []
         deferred = []
+        compactions = Compactions()
         tasks.unwatchAll()
         verdicts = Self.emptyVerdicts
         outbox.toBroker = []

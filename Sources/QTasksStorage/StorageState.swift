@@ -93,6 +93,9 @@ package struct StorageState {
     /// Tasks that are about to be forgotten, and the record that says so.
     var expiring = Fifo<(sequence: UInt64, number: TaskIndex.Number)>()
 
+    /// Who asked for the log to be compacted.
+    var compactions = Compactions()
+
     // Used again and again, so that a record costs no allocation.
     var head = WireWriter()
     var assembly = RecordAssembly()

@@ -20,6 +20,7 @@ package enum RefusalCode: UInt8, Sendable, CaseIterable {
     case stopping = 24
     case storageUnavailable = 25
     case unknownTask = 26
+    case damaged = 27
 
     /// The same in a client's words.
     package var errorCode: QTasksError.Code {
@@ -35,6 +36,7 @@ package enum RefusalCode: UInt8, Sendable, CaseIterable {
         case .stopping: .stopping
         case .storageUnavailable: .storageUnavailable
         case .unknownTask: .unknownTask
+        case .damaged: .damaged
         }
     }
 
@@ -43,7 +45,7 @@ package enum RefusalCode: UInt8, Sendable, CaseIterable {
         switch self {
         case .overloaded, .stopping, .storageUnavailable: true
         case .malformed, .unsupportedVersion, .unknownCommand, .badName, .badOption,
-            .payloadTooLarge, .conflict, .unknownTask:
+            .payloadTooLarge, .conflict, .unknownTask, .damaged:
             false
         }
     }
@@ -209,6 +211,33 @@ package struct RecordReply {
         }
         self.state = state
         record = try reader.counted("record")
+    }
+}
+
+/// `COMPACTED`, once the compaction is over: bytes of the store's files before (8), and after (8).
+package struct Compacted: Sendable, Equatable {
+    package var bytesBefore: UInt64
+    package var bytesAfter: UInt64
+
+    package init(bytesBefore: UInt64, bytesAfter: UInt64) {
+        self.bytesBefore = bytesBefore
+        self.bytesAfter = bytesAfter
+    }
+
+    package func encoded(number: UInt64) -> [UInt8] {
+        var writer = WireWriter(.compacted, number: number)
+        write(to: &writer)
+        return writer.bytes
+    }
+
+    package func write(to writer: inout WireWriter) {
+        writer.integer(bytesBefore)
+        writer.integer(bytesAfter)
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        bytesBefore = try reader.integer("bytes before")
+        bytesAfter = try reader.integer("bytes after")
     }
 }
 

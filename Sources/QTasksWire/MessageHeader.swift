@@ -12,12 +12,14 @@ package enum Command: UInt8, Sendable {
     case cancel = 0x03
     case ping = 0x04
     case inspect = 0x05
+    case compact = 0x06
 
     // Broker to client.
     case added = 0x11
     case records = 0x12
     case pong = 0x14
     case inspected = 0x15
+    case compacted = 0x16
     case error = 0x1F
 
     // Broker to everyone: the answer to a probe.

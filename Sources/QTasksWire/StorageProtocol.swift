@@ -48,6 +48,8 @@ package enum Proposal {
     case worker(id: WorkerID, process: WorkerProcess)
     /// Storage answers `counts`.
     case count(number: UInt64)
+    /// Storage answers `compacted` or `notCompacted`, once it is over.
+    case compact(number: UInt64)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -84,6 +86,9 @@ package enum Proposal {
             process.write(to: &writer)
         case .count(let number):
             writer.u8(7)
+            writer.integer(number)
+        case .compact(let number):
+            writer.u8(8)
             writer.integer(number)
         }
     }
@@ -133,6 +138,7 @@ package enum Proposal {
                 process: try WorkerProcess(from: &reader)
             )
         case 7: self = .count(number: try reader.integer("number"))
+        case 8: self = .compact(number: try reader.integer("number"))
         default: throw .invalid(field: "proposal")
         }
     }
@@ -204,6 +210,9 @@ package enum Verdict {
     case final(id: TaskID, record: UnsafeRawBufferPointer)
     /// Tasks by name and status, see ``TaskCounts``.
     case counts(number: UInt64, bytes: UnsafeRawBufferPointer)
+    /// The compaction that was asked for is over.
+    case compacted(number: UInt64, Compacted)
+    case notCompacted(number: UInt64, Refusal)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -258,6 +267,15 @@ package enum Verdict {
             writer.u8(10)
             writer.integer(number)
             writer.counted(bytes)
+        case .compacted(let number, let compacted):
+            writer.u8(11)
+            writer.integer(number)
+            compacted.write(to: &writer)
+        case .notCompacted(let number, let refusal):
+            writer.u8(12)
+            writer.integer(number)
+            writer.u8(refusal.code.rawValue)
+            writer.text(refusal.message)
         }
     }
 
@@ -319,6 +337,17 @@ package enum Verdict {
                 number: try reader.integer("number"),
                 bytes: try reader.counted("counts")
             )
+        case 11:
+            self = .compacted(
+                number: try reader.integer("number"),
+                try Compacted(from: &reader)
+            )
+        case 12:
+            let number = try reader.integer("number", as: UInt64.self)
+            guard let code = RefusalCode(rawValue: try reader.u8("code")) else {
+                throw WireError.invalid(field: "code")
+            }
+            self = .notCompacted(number: number, Refusal(code, try reader.text("message")))
         default: throw .invalid(field: "verdict")
         }
     }

@@ -45,6 +45,7 @@ struct BrokerBench {
         case read(number: UInt64, id: TaskID)
         case worker(WorkerID)
         case count(number: UInt64)
+        case compact(number: UInt64)
     }
 
     init(_ change: (inout QueueConfig) -> Void = { _ in }, opened: Bool = true) throws {
@@ -174,7 +175,7 @@ struct BrokerBench {
                 try verdicts(
                     .released(number: number, holding: holding, status: .new, isSuspect: isShared)
                 )
-            case .watch, .read, .worker, .count: proposals.append(proposal)
+            case .watch, .read, .worker, .count, .compact: proposals.append(proposal)
             }
         }
     }
@@ -360,6 +361,7 @@ struct BrokerBench {
         case .read(let number, let id): proposals.append(.read(number: number, id: id))
         case .worker(let id, _): proposals.append(.worker(id))
         case .count(let number): proposals.append(.count(number: number))
+        case .compact(let number): proposals.append(.compact(number: number))
         }
     }
 

@@ -17,6 +17,8 @@ enum Told: Equatable {
     case record(UInt64, TaskRecord?)
     case final(TaskID, TaskRecord?)
     case counts(UInt64, [TaskCounts])
+    case compacted(UInt64, Compacted)
+    case notCompacted(UInt64, RefusalCode)
 
     init(_ verdict: Verdict) throws {
         switch verdict {
@@ -39,6 +41,8 @@ enum Told: Equatable {
             var counts: [TaskCounts] = []
             while !reader.isAtEnd { counts.append(try TaskCounts(from: &reader)) }
             self = .counts(number, counts)
+        case .compacted(let number, let compacted): self = .compacted(number, compacted)
+        case .notCompacted(let number, let refusal): self = .notCompacted(number, refusal.code)
         }
     }
 

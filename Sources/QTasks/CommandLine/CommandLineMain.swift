@@ -50,7 +50,8 @@ struct RootCommand: AsyncParsableCommand {
     static var configuration: CommandConfiguration {
         let own: [any ParsableCommand.Type] = [
             RunCommand.self, WorkerCommand.self, AddCommand.self, GetCommand.self,
-            StatsCommand.self, ConfigCommand.self, PingCommand.self,
+            ExplainCommand.self, StatsCommand.self, ConfigCommand.self, LogCommand.self,
+            PingCommand.self,
         ]
         return CommandConfiguration(
             commandName: CommandContext.current?.app.name ?? "qtasks",
@@ -60,9 +61,9 @@ struct RootCommand: AsyncParsableCommand {
                 A system lives in a home directory: --home DIR, else $QTASKS_HOME, else .qtasks in the \
                 working directory. Settings are flags, else QTASKS_* variables, else defaults.
 
-                Exit codes: 0 done; 1 the task ended otherwise than with a result, or ping got no \
-                answer; 2 not found; 64 wrong use; 69 no system at that home; 75 try again \
-                (overloaded, stopping, home in use); 78 bad configuration; 124 time-out.
+                Exit codes: 0 done; 1 the task ended otherwise than with a result, ping got no answer, or \
+                the log is damaged; 2 not found; 64 wrong use; 69 no system or store at that home; 75 \
+                try again (overloaded, stopping, home in use); 78 bad configuration; 124 time-out.
                 """,
             subcommands: (CommandContext.current?.commands ?? []) + own
         )

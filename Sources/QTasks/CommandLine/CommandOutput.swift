@@ -20,6 +20,11 @@ enum CommandOutput {
         write(Array("Error: \(line)\n".utf8), to: STDERR_FILENO)
     }
 
+    /// One line beside the results, such as what was left out.
+    static func note(_ line: String) {
+        write(Array("\(line)\n".utf8), to: STDERR_FILENO)
+    }
+
     private static func write(_ bytes: [UInt8], to descriptor: Int32) {
         var rest = bytes[...]
         while !rest.isEmpty {

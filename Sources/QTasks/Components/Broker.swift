@@ -40,9 +40,34 @@ public protocol Broker: Sendable {
 
     /// Returns if the system answers.
     func ping(timeout: Duration?) async throws
+
+    /// Has whatever can go out of the log on disk removed, also where history would keep it, and
+    /// returns when that is over.
+    func compactLog(timeout: Duration?) async throws -> LogCompaction
+}
+
+/// What compacting the log came to.
+public struct LogCompaction: Sendable, Equatable {
+    /// What the files of the store took up before.
+    public let bytesBefore: Int
+
+    /// What they take up as soon as nobody reads those that are gone.
+    public let bytesAfter: Int
+
+    public init(bytesBefore: Int, bytesAfter: Int) {
+        self.bytesBefore = bytesBefore
+        self.bytesAfter = bytesAfter
+    }
 }
 
 extension Broker {
+    /// For engines without a log on this host.
+    ///
+    /// - Throws: ``QTasksError/Code/unknownCommand``.
+    public func compactLog(timeout: Duration?) async throws -> LogCompaction {
+        throw QTasksError(.unknownCommand, "this engine has no log to compact")
+    }
+
     public func run(
         _ tasks: [TaskSubmission],
         timeout: Duration?

@@ -109,7 +109,8 @@ struct WaitingAnswers {
         case .finished(let holding, let worker, let verdict, _, _, _):
             saved(Save.Key(holding: holding, worker: worker), verdict)
         case .record(let number, let bytes): try read(number, bytes)
-        case .final, .counts: preconditionFailure("nobody watches or counts here")
+        case .final, .counts, .compacted, .notCompacted:
+            preconditionFailure("nobody watches, counts or compacts here")
         }
     }
 

@@ -74,6 +74,15 @@ public final class ZeroMQBroker: Broker {
         return text
     }
 
+    public func compactLog(timeout: Duration?) async throws -> LogCompaction {
+        guard case .compacted(let compacted) = try await connection.call(.compact, timeout: timeout)
+        else { preconditionFailure("a compact is answered with what it came to") }
+        return LogCompaction(
+            bytesBefore: Int(clamping: compacted.bytesBefore),
+            bytesAfter: Int(clamping: compacted.bytesAfter)
+        )
+    }
+
     public func ping(timeout: Duration?) async throws {
         guard case .pong(let pong) = try await connection.call(.ping, timeout: timeout) else {
             preconditionFailure("a ping is answered with a pong")
