@@ -472,6 +472,7 @@ extension Log {
         board.withJobs { $0.endPreparing() }
         try flush()
         stopThreads()
+        if let failure { throw failure }  // of housekeeping, meanwhile
         let page = board.look { $0.nextMeta(isClean: true) }
         try board.files.writeMeta(page, to: board.metaFile)
     }
