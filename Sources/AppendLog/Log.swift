@@ -475,6 +475,7 @@ extension Log {
         while failure == nil, isWritingCheckpoint { waitForHousekeeping() }
         if let failure { throw failure }
         stopThreads()
+        if let failure { throw failure }  // of housekeeping, meanwhile
         let page = board.look { $0.nextMeta(isClean: true) }
         try board.files.writeMeta(page, to: board.metaFile)
     }

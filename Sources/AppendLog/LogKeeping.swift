@@ -124,6 +124,8 @@ extension LogKeeping {
 
     /// Files that neither page leads to, and that nobody outside was told of.
     private func removal(_ pages: [MetaPage]) -> Job? {
+        // asked at every change, and mostly there is nothing
+        if doomedSegments.isEmpty, doomedCheckpoints.isEmpty { return nil }
         guard let first = pages.map(\.firstSegment).min() else { return nil }
         let named = Set(pages.map(\.checkpoint))
         let segments = doomedSegments.filter { $0 < first && holds[$0] == nil }.sorted()

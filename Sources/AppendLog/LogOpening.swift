@@ -77,8 +77,10 @@ struct LogOpening {
         do throws(AppendLogError) {
             try findSegments()
             report.wasClean = meta.isClean && !report.isNew
+            let durable = try durable()
+            guard durable <= LogFormat.sequenceMax / 2 else { throw .notAStore(path: directory) }
             order = ReplayOrder(
-                durable: try durable(),
+                durable: durable,
                 mark: meta.mark,
                 from: meta.firstSequence
             )
@@ -110,6 +112,9 @@ struct LogOpening {
             let file = try files.open(path, .readWrite)
             do throws(AppendLogError) {
                 meta = try files.readMeta(file, path: path)
+                guard meta.incarnation <= LogFormat.numberMax / 2,
+                    max(meta.transaction, meta.durableAtLeast) <= LogFormat.sequenceMax / 2
+                else { throw AppendLogError.notAStore(path: path) }
                 return file
             } catch {
                 files.close(file)
@@ -158,6 +163,10 @@ struct LogOpening {
             newestIndex = max(newestIndex, index)
             if header == nil { unreadable.append(index) }
             if let header, header.index == index { headers.append(header) }
+        }
+        // A writer has to be able to count on.
+        guard newestIndex <= LogFormat.numberMax / 2 else {
+            throw .notAStore(path: path(newestIndex))
         }
         // Their names are needed again.
         for index in unused { try files.remove(path(index)) }

@@ -131,8 +131,10 @@ enum LogFormat {
     }
 
     private static func number(in name: String, after prefix: String) -> UInt32? {
-        guard name.utf8.count == prefix.utf8.count + 10, name.hasPrefix(prefix) else { return nil }
-        return UInt32(name.dropFirst(prefix.count))
+        guard name.utf8.count == prefix.utf8.count + 10, name.hasPrefix(prefix),
+            let number = UInt32(name.dropFirst(prefix.count)), number <= numberMax
+        else { return nil }
+        return number
     }
 
     static func check(_ version: UInt32, path: String) throws(AppendLogError) {

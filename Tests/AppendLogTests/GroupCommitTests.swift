@@ -91,6 +91,25 @@ struct `Group commit` {
 }
 
 @Suite
+struct `Closing a log` {
+    /// The page said "closed by its writer" though its predecessor had failed.
+    @Test func `that has failed in the background does not mark it closed`() throws {
+        let disk = SimulatedDisk(seed: 1)
+        let log = try Opened(disk, .plain).log
+        try log.append(kind: 1, payload: payload(1))
+        try log.flush()
+        log.noteIdle()
+        disk.failSync(after: 0, errno: EIO)
+        #expect(log.runOneSync())
+        #expect(log.failure != nil)
+        #expect(throws: AppendLogError.self) { try log.close() }
+        let again = try Opened(disk, .plain)
+        #expect(!again.log.recovery.wasClean)
+        #expect(again.entries.count == 1)
+    }
+}
+
+@Suite
 struct `A full disk` {
     @Test func `shows as short of space while what is prepared can still be used`() throws {
         let disk = SimulatedDisk(seed: 1)
