@@ -92,7 +92,8 @@ struct `A damaged store` {
         }
     }
 
-    @Test func `is found out by any lost page, and its tasks named by the checkpoints (P9)`() throws {
+    @Test func `is found out by any lost page, and its tasks named by the checkpoints (P9)`() throws
+    {
         let kept = try Self.store()
         let disk = kept.disk.copy()
         try disk.change(SimulatedDisk.segment(1)) { bytes in

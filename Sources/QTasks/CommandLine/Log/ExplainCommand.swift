@@ -9,7 +9,8 @@ import QTasksWire
 struct ExplainCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "explain",
-        abstract: "Print a task's whole life: when it waited and ran, on which workers, how each attempt ended.",
+        abstract:
+            "Print a task's whole life: when it waited and ran, where, and how each attempt ended.",
         discussion: """
             Read from the log on disk, while a system runs there or not; also of a task that is \
             forgotten, for as long as history reaches back (run --history).
