@@ -18,6 +18,7 @@ package enum RemovedFiles {
     /// Who holds removed files of a folder, as far as this user may know.
     ///
     /// - Parameter directory: Absolute, without links.
+    /// - Returns: By process ID.
     package static func held(in directory: String) -> [Holder] {
         names(in: "/proc").compactMap { Int32($0) }.sorted().compactMap { pid in
             var found: [String: Int] = [:]
@@ -34,7 +35,8 @@ package enum RemovedFiles {
         in directory: String,
         to found: inout [String: Int]
     ) {
-        for line in text(of: "/proc/\(pid)/maps").split(separator: "\n") where line.hasSuffix(mark) {
+        for line in text(of: "/proc/\(pid)/maps").split(separator: "\n") where line.hasSuffix(mark)
+        {
             guard let slash = line.firstIndex(of: "/"), line[slash...].hasPrefix(directory + "/")
             else { continue }
             let ends = line.prefix { $0 != " " }.split(separator: "-").compactMap {

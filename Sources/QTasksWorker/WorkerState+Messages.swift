@@ -24,7 +24,8 @@ extension WorkerState {
         case .retire: leave()
         case .error: note(.refusedByBroker(try ErrorMessage.read(from: &reader)))
         case .add, .get, .cancel, .ping, .inspect, .compact, .added, .records, .pong, .inspected,
-            .compacted, .hello, .credit, .handBack, .goodbye, .results, .starterHello, .exit, .drain, .stop, .ready,
+            .compacted, .hello, .credit, .handBack, .goodbye, .results, .starterHello, .exit,
+            .drain, .stop, .ready,
             .drained, .propose, .stopStorage, .opened, .snapshot, .verdicts, .storageFailed,
             .storageStopped, .globalConfigStarted, .configSet, .configGet, .configSnapshot,
             .configStop, .configDone, .configValues, .configUpdate, .configHead:

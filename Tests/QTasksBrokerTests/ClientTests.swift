@@ -142,8 +142,10 @@ struct `Answering clients` {
         bench.join(session: one)
         for round in 0..<50 {
             var message = Array("QT".utf8) + [1]
-            let commands: [Command] = [.add, .get, .ping, .inspect, .hello, .credit, .handBack]
-            message.append(commands[Int(random.next(milliseconds: 0).low % 7)].rawValue)
+            let commands: [Command] = [
+                .add, .get, .ping, .inspect, .compact, .hello, .credit, .handBack,
+            ]
+            message.append(commands[Int(random.next(milliseconds: 0).low % 8)].rawValue)
             message += Array(repeating: 0, count: 8)
             let count = random.next(milliseconds: 0).low % 80
             for _ in 0..<count {
@@ -154,6 +156,37 @@ struct `Answering clients` {
         bench.toClients = []
         bench.client(WireWriter(.ping, number: 1).bytes)
         #expect(bench.toClients.count == 1, "seed \(seed)")
+    }
+
+    @Test func `a compaction is Storage's, and told when it is over`() throws {
+        var bench = try BrokerBench()
+        bench.client(WireWriter(.compact, number: 41).bytes)
+        guard case .compact(let first) = bench.takeProposals().first else {
+            Issue.record("Storage isn't asked")
+            return
+        }
+        #expect(bench.toClients.isEmpty)
+        // a Storage that was restarted is asked again
+        try bench.open(incarnation: 9, [])
+        #expect(bench.takeProposals() == [.compact(number: first)])
+        let compacted = Compacted(bytesBefore: 7, bytesAfter: 3)
+        try bench.verdicts(.compacted(number: first, compacted))
+        #expect(bench.toClients.map(\.message) == [compacted.encoded(number: 41)])
+        bench.toClients = []
+
+        bench.client(WireWriter(.compact, number: 42).bytes)
+        guard case .compact(let second) = bench.takeProposals().first else {
+            Issue.record("Storage isn't asked")
+            return
+        }
+        try bench.verdicts(.notCompacted(number: second, Refusal(.damaged, "segment 1")))
+        #expect(try bench.takeErrors() == [Refusal(.damaged, "segment 1")])
+
+        bench.client(WireWriter(.compact, number: 43).bytes)
+        var drain = WireWriter(.drain)
+        drain.integer(UInt64(1000))
+        bench.worker(drain.bytes, from: one, peer: .local(pid: 1))
+        #expect(try bench.takeErrors().map(\.code) == [.stopping])
     }
 
     @Test func `while stopping, adds are turned away and waiters hear of it`() throws {

@@ -92,7 +92,8 @@ struct `A damaged store` {
         }
     }
 
-    @Test func `is found out by any lost page, and its tasks named by the checkpoints (P9)`() throws {
+    @Test func `is found out by any lost page, and its tasks named by the checkpoints (P9)`() throws
+    {
         let kept = try Self.store()
         let disk = kept.disk.copy()
         try disk.change(SimulatedDisk.segment(1)) { bytes in
@@ -189,9 +190,8 @@ struct `A damaged store` {
         for place in try Self.places(kept.disk) where place.kind == StoredKind.add.rawValue {
             let disk = kept.disk.copy()
             try disk.change(SimulatedDisk.segment(place.position.segment)) { bytes in
-                for index in place.payloadStart + 50..<place.payloadStart + place.payloadBytes {
-                    bytes[index] = 0xA5
-                }
+                let end = place.payloadStart + place.payloadBytes
+                for index in end - 8..<end { bytes[index] ^= 0xFF }
             }
             let found = try Self.salvage(disk)
             let id = try #require(place.id)

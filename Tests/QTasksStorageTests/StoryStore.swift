@@ -35,7 +35,8 @@ struct StoryStore {
     ) throws {
         var config = QueueConfig()
         if let retentionSeconds {
-            try config.set(.retention, to: "\(retentionSeconds)s/\(retentionSeconds)s", saying: "test")
+            let text = "\(retentionSeconds)s/\(retentionSeconds)s"
+            try config.set(.retention, to: text, saying: "test")
         }
         var keeping = StorageKeeper.Settings(history: history)
         keeping.checkpointBytes = checkpointBytes
@@ -182,8 +183,10 @@ struct StoryStore {
             !state.tasks.index[$0].status.isFinal
         }
         guard chance.next() % 3 > 0, let number = numbers.randomElement(using: &chance) else {
-            _ = try add(["one", "two", "three"].randomElement(using: &chance) ?? "one",
-                bytes: Int(chance.next() % 300))
+            _ = try add(
+                ["one", "two", "three"].randomElement(using: &chance) ?? "one",
+                bytes: Int(chance.next() % 300)
+            )
             return
         }
         let entry = state.tasks.index[number]

@@ -70,6 +70,7 @@ package struct StoreReader {
     ///   - checkpoint: `nil` for the beginning.
     ///   - end: Nothing that lies from there on is taken in.
     ///   - progress: Called with the number of each segment that is begun.
+    /// - Returns: What came of it.
     package func read(
         _ tasks: TaskFold,
         from checkpoint: CheckpointInfo?,

@@ -208,7 +208,8 @@ package struct StoreSalvage {
     private func isWhole(_ entry: TaskEntry, _ old: LogSalvage) -> Bool {
         let isWhole = try? old.withPayload(at: entry.added) { payload in
             var reader = WireReader(payload)
-            guard let add = try? StoredAdd(from: &reader), let envelope = try? Envelope(add.envelope)
+            guard let add = try? StoredAdd(from: &reader),
+                let envelope = try? Envelope(add.envelope)
             else { return false }
             return envelope.id == entry.id && TaskFold.contentCRC(envelope) == entry.contentCRC
         }

@@ -118,9 +118,11 @@ package struct StoreVerification {
         }
         guard let restored else { return checkpoint.isReadable = false }
         // what a live store got since the first pass is no difference
-        var end = reading.report.end
-        end.offset += 1
-        let other = reader.read(restored, from: checkpoint.info, until: end)
+        let other = reader.read(
+            restored,
+            from: checkpoint.info,
+            until: reading.report.end
+        )
         checkpoint.differing = reading.tasks.differences(from: other.tasks)
     }
 

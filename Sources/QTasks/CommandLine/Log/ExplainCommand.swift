@@ -9,7 +9,8 @@ import QTasksWire
 struct ExplainCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "explain",
-        abstract: "Print a task's whole life: when it waited and ran, on which workers, how each attempt ended.",
+        abstract:
+            "Print a task's whole life: when it waited and ran, where, and how each attempt ended.",
         discussion: """
             Read from the log on disk, while a system runs there or not; also of a task that is \
             forgotten, for as long as history reaches back (run --history).
@@ -53,7 +54,7 @@ struct ExplainCommand: AsyncParsableCommand {
 private struct HistoryText {
     private struct Step {
         var event: TaskHistory.Event
-        /// Which attempt it is of, as far as that can be counted; 0: of none.
+        /// Which attempt it is of; 0: of none, or its lease is in the log no more.
         var attempt: UInt32
         /// How long it had waited, or run.
         var nanoseconds: Int64?
@@ -64,24 +65,30 @@ private struct HistoryText {
 
     init(_ history: TaskHistory) {
         self.history = history
+        // what is missing is what came first
         var attempt = history.compacted?.attempts ?? 0
+        var attempts: [Lease: UInt32] = [:]
         var waitsSince: Timestamp?
         for event in history.events {
-            var step = Step(event: event, attempt: attempt, nanoseconds: nil)
+            var step = Step(event: event, attempt: 0, nanoseconds: nil)
             switch event.what {
             case .added(_, let due):
-                step.attempt = 0
                 waitsSince = history.compacted == nil ? due ?? event.at : nil
-            case .leased:
+            case .leased(let lease, _):
                 attempt += 1
+                attempts[lease] = attempt
                 step.attempt = attempt
                 step.nanoseconds = waitsSince.map { event.at.nanoseconds - $0.nanoseconds }
                 waitsSince = nil
             case .ended(let result, _, _, let due):
+                step.attempt = attempts[result.lease] ?? 0
                 step.nanoseconds = result.finishedAt.nanoseconds - result.startedAt.nanoseconds
                 waitsSince = due
-            case .released: waitsSince = event.at
-            case .refused(_, _, let began, let ended):
+            case .released(let lease, _, _, _, _):
+                step.attempt = attempts[lease] ?? 0
+                waitsSince = event.at
+            case .refused(let lease, _, let began, let ended):
+                step.attempt = attempts[lease] ?? 0
                 step.nanoseconds = ended.nanoseconds - began.nanoseconds
             case .forgotten: attempt = 0
             }
@@ -133,19 +140,23 @@ private struct HistoryText {
         switch step.event.what {
         case .added(let submission, let due): return words(submission, due)
         case .leased(let lease, let worker):
-            return "attempt \(step.attempt) leased to \(name(worker)), lease \(lease)"
+            return "\(attempt(step)) leased to \(name(worker)), lease \(lease)"
                 + (duration.map { ", after \($0) in the queue" } ?? "")
         case .ended(let result, let status, _, let due):
-            return "attempt \(step.attempt) ran \(duration ?? "") and ended: "
+            return "\(attempt(step)) ran \(duration ?? "") and ended: "
                 + words(result.outcome, status)
                 + (due.map { "; again at \($0)" } ?? "")
         case .released(_, let cause, let status, let isSuspect, let isCounted):
-            return "attempt \(step.attempt) came to nothing: "
+            return "\(attempt(step)) came to nothing: "
                 + words(cause, status, isSuspect: isSuspect, isCounted: isCounted)
         case .refused(let lease, let worker, _, _):
             return "a result of \(name(worker)) was refused: its lease \(lease) no longer held"
         case .forgotten: return "forgotten: its retention was over"
         }
+    }
+
+    private func attempt(_ step: Step) -> String {
+        step.attempt == 0 ? "an earlier attempt" : "attempt \(step.attempt)"
     }
 
     private func words(_ submission: TaskSubmission, _ due: Timestamp?) -> String {

@@ -40,7 +40,9 @@ struct LogAtCommand: AsyncParsableCommand {
         guard time.count == 1 else {
             throw ValidationError("one TIME is wanted: \(TimeText.allowedTexts)")
         }
-        if let limit, limit < 0 { throw ValidationError("--limit is '\(limit)'; it takes 0 or more") }
+        if let limit, limit < 0 {
+            throw ValidationError("--limit is '\(limit)'; it takes 0 or more")
+        }
     }
 
     func run() async throws {

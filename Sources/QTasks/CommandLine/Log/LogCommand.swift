@@ -100,7 +100,9 @@ extension QTasksError {
 
 /// Which tasks are wanted.
 struct TaskFilter: ParsableArguments {
-    @Option(help: "Only tasks in this status: new, scheduled, process, success, error, cancel, dead.")
+    @Option(
+        help: "Only tasks in this status: new, scheduled, process, success, error, cancel, dead."
+    )
     var status: String?
 
     @Option(help: "Only tasks with this name.")

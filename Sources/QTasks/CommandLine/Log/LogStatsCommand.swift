@@ -47,14 +47,17 @@ private struct StatisticsText {
 
     var lines: [String] {
         var lines = [
-            "opened \(found.incarnation) times, \(found.isClean ? "closed cleanly" : "open, or not closed cleanly")",
-            "records \(found.firstSequence) to \(found.lastSequence), durable at least up to \(found.durable)",
+            "opened \(found.incarnation) times, "
+                + (found.isClean ? "closed cleanly" : "open, or not closed cleanly"),
+            "records \(found.firstSequence) to \(found.lastSequence), durable at least up to "
+                + "\(found.durable)",
             "history \(history)",
             "\(bytes(found.fileBytes)) in files: \(bytes(found.liveBytes)) alive, "
                 + "\(bytes(found.deadBytes)) dead",
         ]
         if let space = found.space {
-            lines.append("\(bytes(space.freeBytes)) of \(bytes(space.totalBytes)) of the disk are free")
+            let free = bytes(space.freeBytes)
+            lines.append("\(free) of \(bytes(space.totalBytes)) of the disk are free")
         }
         if let quota { lines.append("quota \(bytes(quota))") }
         let counts = TaskStatus.allCases.map { status in

@@ -18,6 +18,7 @@ enum TimeText {
     /// - Parameters:
     ///   - text: What was written.
     ///   - now: What it counts from where it says so.
+    /// - Returns: The moment.
     static func moment(_ text: String, now: Timestamp) -> Timestamp? {
         if text == "now" { return now }
         if text.hasPrefix("-") {
