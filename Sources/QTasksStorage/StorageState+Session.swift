@@ -18,6 +18,7 @@ extension StorageState {
         releases = []
         deferred = []
         tasks.unwatchAll()
+        readers = []
         verdicts = Self.emptyVerdicts
         outbox.toBroker = []
         isServing = true

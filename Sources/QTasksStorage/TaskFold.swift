@@ -206,6 +206,11 @@ package struct TaskFold {
         index.setFlags(flags, of: number)
     }
 
+    /// Its arguments are sent along from now on, however large they are.
+    mutating func sendWhole(_ number: TaskIndex.Number) {
+        index.setFlags(index.core(number).flags.union(.sentWhole), of: number)
+    }
+
     /// Nobody waits for anything any more: a new Broker says anew what it waits for.
     mutating func unwatchAll() {
         var number: TaskIndex.Number = 0
@@ -249,7 +254,7 @@ extension ReleaseCause {
     fileprivate var isEndOfWorker: Bool {
         switch self {
         case .death, .goneBefore: true
-        case .notHeld, .handedBack, .drain: false
+        case .notHeld, .handedBack, .drain, .unreadable: false
         }
     }
 }

@@ -9,7 +9,7 @@ struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measure a system of its own in a temporary home; every result is checked.",
-        subcommands: [LatencyCommand.self, ThroughputCommand.self]
+        subcommands: [LatencyCommand.self, PayloadCommand.self, ThroughputCommand.self]
     )
 }
 

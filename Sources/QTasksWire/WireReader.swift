@@ -36,6 +36,9 @@ package struct WireReader {
     /// How many bytes are left.
     package var left: Int { bytes.count - place }
 
+    /// How many were read.
+    package var position: Int { place }
+
     package var isAtEnd: Bool { place == bytes.count }
 
     @inline(__always)
