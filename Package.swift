@@ -68,7 +68,7 @@ let package = Package(
         .target(
             name: "QTasksBroker",
             dependencies: [
-                "QTasksGlobalConfig", "QTasksModel", "QTasksProcess", "QTasksWire", "ZeroMQ",
+                "AppendLog", "QTasksGlobalConfig", "QTasksModel", "QTasksProcess", "QTasksWire", "ZeroMQ",
                 logging, heap, deque,
             ],
             swiftSettings: strict
@@ -76,7 +76,7 @@ let package = Package(
         .target(
             name: "QTasksWorker",
             dependencies: [
-                "CLinux", "QTasksModel", "QTasksProcess", "QTasksWire", "ZeroMQ", logging,
+                "AppendLog", "CLinux", "QTasksModel", "QTasksProcess", "QTasksWire", "ZeroMQ", logging,
             ],
             swiftSettings: strict
         ),

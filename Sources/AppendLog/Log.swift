@@ -395,15 +395,36 @@ extension Log {
         at position: RecordPosition,
         _ body: (borrowing RecordView) -> Result
     ) throws(AppendLogError) -> Result {
+        if let piece = unwritten(position) { return try source.show(piece, position, body) }
+        return try source.read(position, body)
+    }
+
+    /// The group with the record at `position`, where that isn't written yet.
+    private func unwritten(_ position: RecordPosition) -> GroupPiece? {
         if position.segment >= inFlight.first?.segment ?? assembler.end.segment {
             forgetWritten(board.look { $0.writtenEnd })
         }
-        if let piece = inFlight.first(where: { $0.holds(position) })
-            ?? assembler.piece(with: position)
-        {
-            return try source.show(piece, position, body)
-        }
-        return try source.read(position, body)
+        return inFlight.first { $0.holds(position) } ?? assembler.piece(with: position)
+    }
+
+    /// Shows the first bytes of the record at `position`, for a fraction of what reading a long one
+    /// takes.
+    ///
+    /// What is shown is as it stands there: nothing vouches for a payload that wasn't read whole.
+    ///
+    /// - Parameters:
+    ///   - position: Where it begins.
+    ///   - count: How much of the payload is wanted, in bytes.
+    ///   - body: Gets the record's sequence, its payload's length, and up to `count` bytes of that.
+    /// - Returns: `nil` where the record isn't written yet: nobody else can read it there.
+    /// - Throws: ``AppendLogError/corrupt(path:offset:)`` where no record begins there.
+    public func withStart<Result>(
+        of position: RecordPosition,
+        bytes count: Int,
+        _ body: (UInt64, Int, UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result? {
+        guard unwritten(position) == nil else { return nil }
+        return try source.readStart(position, bytes: count, body)
     }
 
     /// Shows the payload of the record at `position`.

@@ -45,16 +45,25 @@ public struct LogFileSystemSpace: Hashable, Sendable {
 /// A file's bytes, mapped read-only for as long as this object lives.
 public final class LogMapping {
     public let bytes: UnsafeRawBufferPointer
+    private let populateBytes: () -> Bool
     private let release: (UnsafeRawBufferPointer) -> Void
 
-    /// `release` is called once, when nobody holds the mapping any more.
+    /// `release` is called once, when nobody holds the mapping any more; `populate` brings all of it
+    /// into memory and says whether that could be done.
     public init(
         _ bytes: UnsafeRawBufferPointer,
+        populate: @escaping () -> Bool = { true },
         release: @escaping (UnsafeRawBufferPointer) -> Void
     ) {
         self.bytes = bytes
+        populateBytes = populate
         self.release = release
     }
+
+    /// Brings all of it into memory with one system call instead of a fault for every few pages.
+    ///
+    /// - Returns: `false` where the disk can't read it.
+    public func populate() -> Bool { populateBytes() }
 
     deinit {
         release(bytes)
@@ -114,6 +123,20 @@ public protocol LogFiles: Sendable {
     /// Maps the whole file read-only.
     func map(_ path: String) throws(AppendLogError) -> LogMapping
 
+    /// Maps `bytes` bytes of an open file from `offset` on, read-only; the file may be closed then.
+    ///
+    /// - Parameters:
+    ///   - file: The file, which reaches that far.
+    ///   - offset: The first byte.
+    ///   - bytes: How many; at least one.
+    ///   - path: For the error.
+    func map(
+        _ file: LogFileHandle,
+        at offset: Int,
+        bytes: Int,
+        path: String
+    ) throws(AppendLogError) -> LogMapping
+
     func fileSystem(of directory: String) throws(AppendLogError) -> LogFileSystem
 
     /// How much room there is where the directory lies, see statvfs(3).
@@ -124,6 +147,25 @@ public protocol LogFiles: Sendable {
 }
 
 extension LogFiles {
+    /// A copy in memory, for disks that nothing can be mapped from.
+    public func map(
+        _ file: LogFileHandle,
+        at offset: Int,
+        bytes: Int,
+        path: String
+    ) throws(AppendLogError) -> LogMapping {
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes, alignment: 8)
+        do throws(AppendLogError) {
+            guard try read(file, at: offset, into: copy) == bytes else {
+                throw .corrupt(path: path, offset: offset)
+            }
+        } catch {
+            copy.deallocate()
+            throw error
+        }
+        return LogMapping(UnsafeRawBufferPointer(copy)) { $0.deallocate() }
+    }
+
     public func salt() -> UInt32 {
         UInt32.random(in: 1...UInt32.max)
     }

@@ -169,6 +169,36 @@ public struct PosixFiles: LogFiles {
         }
     }
 
+    public func map(
+        _ file: LogFileHandle,
+        at offset: Int,
+        bytes: Int,
+        path: String
+    ) throws(AppendLogError) -> LogMapping {
+        // mmap(2): the offset is a multiple of the page size
+        let before = offset % Self.pageBytes
+        let count = before + bytes
+        guard
+            let base = mmap(nil, count, PROT_READ, MAP_SHARED, file.rawValue, offset - before),
+            base != MAP_FAILED
+        else {
+            throw .system(call: "mmap", path: path, errno: errno)
+        }
+        nonisolated(unsafe) let start = base  // unmapped once, when nobody holds it any more
+        return LogMapping(
+            UnsafeRawBufferPointer(start: start + before, count: bytes),
+            populate: {
+                // EINVAL: before Linux 5.14, which finds out page by page
+                madvise(start, count, Self.populateRead) == 0 || errno == EINVAL
+            },
+            release: { _ in _ = munmap(start, count) }
+        )
+    }
+
+    private static let pageBytes = Int(getpagesize())
+    /// MADV_POPULATE_READ, which older headers lack: a page that would be a SIGBUS is EFAULT.
+    private static let populateRead: Int32 = 22
+
     public func fileSystem(of directory: String) throws(AppendLogError) -> LogFileSystem {
         // The numbers are those of statfs(2).
         switch try check("statfs", directory, { clinux_file_system_type(directory) }) {

@@ -46,6 +46,29 @@ struct RecordSource {
         return try show(buffer.bytes, seed, position, body)
     }
 
+    /// Shows the sequence, the payload's length and its first bytes, unchecked, of the record that
+    /// begins at `position` in its file.
+    mutating func readStart<Result>(
+        _ position: RecordPosition,
+        bytes count: Int,
+        _ body: (UInt64, Int, UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result {
+        let path = path(position)
+        let segment = try open(position.segment, path)
+        if !buffer.recycle() { buffer = GroupBuffer(capacity: Self.firstReadBytes) }
+        try load(RecordHeader.carriedBytes + count, segment.handle, position)
+        guard
+            let header = RecordHeader(
+                UnsafeRawPointer(buffer.base),
+                available: buffer.count,
+                seed: segment.salt ^ position.offset
+            )
+        else { throw .corrupt(path: path, offset: Int(position.offset)) }
+        let end = min(header.headerBytes + min(count, header.payloadBytes), buffer.count)
+        let start = buffer.bytes[min(header.headerBytes, end)..<end]
+        return body(header.sequence, header.payloadBytes, UnsafeRawBufferPointer(rebasing: start))
+    }
+
     /// Shows the record at `position` in a group that isn't written yet.
     func show<Result>(
         _ piece: GroupPiece,

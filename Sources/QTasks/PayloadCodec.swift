@@ -13,6 +13,14 @@ struct PayloadCodec<Value: Sendable>: Sendable {
 
     let encode: @Sendable (Value) throws -> [UInt8]
     let decode: @Sendable ([UInt8]) throws -> Value
+
+    /// The same for bytes that are lent; `nil`: they have to be copied first.
+    var decodeLent: (@Sendable (UnsafeRawBufferPointer) throws -> Value)?
+
+    /// Decodes bytes where they lie; what it returns holds none of them.
+    func decodeInPlace(_ bytes: UnsafeRawBufferPointer) throws -> Value {
+        try decodeLent?(bytes) ?? decode(Array(bytes))
+    }
 }
 
 extension PayloadCodec where Value: Codable {
@@ -34,7 +42,19 @@ extension PayloadCodec where Value: Codable {
         return PayloadCodec(
             contentType: nil,
             encode: { Array(try encoder.encode($0)) },
-            decode: { try decoder.decode(Value.self, from: Data($0)) }
+            decode: { try decoder.decode(Value.self, from: Data($0)) },
+            decodeLent: { bytes in
+                guard let start = bytes.baseAddress else {
+                    return try decoder.decode(Value.self, from: Data())
+                }
+                // read only: what is written to a copy of it is a copy
+                let lent = Data(
+                    bytesNoCopy: UnsafeMutableRawPointer(mutating: start),
+                    count: bytes.count,
+                    deallocator: .none
+                )
+                return try decoder.decode(Value.self, from: lent)
+            }
         )
     }
 }

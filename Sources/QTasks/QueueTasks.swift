@@ -177,7 +177,10 @@ public final class QueueTasks: Sendable {
     /// - Precondition: The name is well formed and new: two tasks of one name are the program's
     ///   bug.
     func register(_ handler: TaskHandler, _ defaults: TaskDefaults) {
-        state.withLock { state in
+        var handler = handler
+        // all of them are made by TaskDefinition, which decodes arguments where they lie
+        handler.takesPlaced = true
+        state.withLock { [handler] state in
             do throws(QTasksError) {
                 try state.registry.register(handler)
             } catch {

@@ -26,7 +26,7 @@ public struct TaskDefinition<Input: Sendable, Output: Sendable>: Sendable {
         of handler: @escaping @Sendable (Input, TaskContext) async throws -> Output
     ) -> TaskHandler.AsyncFunction {
         { [name, input, output] arguments, context in
-            let value = try Self.decode(arguments, input, name)
+            let value = try Self.decode(arguments, context, input, name)
             return try output.encode(try await handler(value, context))
         }
     }
@@ -36,18 +36,25 @@ public struct TaskDefinition<Input: Sendable, Output: Sendable>: Sendable {
         of handler: @escaping @Sendable (Input, TaskContext) throws -> Output
     ) -> TaskHandler.BlockingFunction {
         { [name, input, output] arguments, context in
-            let value = try Self.decode(arguments, input, name)
+            let value = try Self.decode(arguments, context, input, name)
             return try output.encode(try handler(value, context))
         }
     }
 
+    /// Decodes arguments, large ones where they lie in the store; those are let go before the handler
+    /// begins.
+    ///
     /// - Throws: `BadArgumentsError` naming the field.
     private static func decode(
         _ arguments: [UInt8],
+        _ context: TaskContext,
         _ codec: PayloadCodec<Input>,
         _ name: String
     ) throws(BadArgumentsError) -> Input {
         do {
+            if let placed = context.takePlaced() {
+                return try placed.withBytes { try codec.decodeInPlace($0) }
+            }
             return try codec.decode(arguments)
         } catch {
             throw BadArgumentsError(

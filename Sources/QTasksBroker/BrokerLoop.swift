@@ -1,10 +1,12 @@
 // Part of QTasks. License: see LICENSE.
 
 package import Logging
+import AppendLog
 import QTasksGlobalConfig
 import QTasksModel
 package import QTasksProcess
 import QTasksWire
+import Synchronization
 import ZeroMQ
 
 /// The Broker's process: turns sockets, pidfds and time into events of ``BrokerState``, and carries
@@ -18,6 +20,8 @@ package final class BrokerLoop {
     private let home: HomeDirectory
     private let logger: Logger
     private let context: Context
+    private let records: LogRecords
+    private let returns: ReturnedBytes
     private let clients: Socket
     private let workers: Socket
     private var state: BrokerState
@@ -43,10 +47,13 @@ package final class BrokerLoop {
         initialLogLevel = settings.config.logLevel
         let limit = Int64(settings.config.maxPayload) + 1 << 20
         context = try Context()
+        records = LogRecords(home.storePath)
+        returns = ReturnedBytes(doorbell: try Doorbell())
         clients = try Socket(.router, in: context, options: .router(maxMessageBytes: limit))
         workers = try Socket(.router, in: context, options: .router(maxMessageBytes: limit))
         state = BrokerState(settings: settings)
         poll = try PollLoop()
+        try poll.watch(descriptor: returns.doorbell.descriptor, token: ReturnedBytes.token)
         try clients.bind(to: home.endpoint(.clients))
         try workers.bind(to: home.endpoint(.workers))
         if let listen = settings.config.listen { try clients.bind(to: listen) }
@@ -121,7 +128,9 @@ package final class BrokerLoop {
                 continue
             }
             let session = frames.routingID(at: 0)
-            frames.withBytes(at: 1) { state.clientMessage($0, from: session) }
+            frames.withBytes(at: 1) { bytes in
+                state.clientMessage(bytes, from: session) { frames.keep(at: 1) }
+            }
         }
     }
 
@@ -192,6 +201,8 @@ package final class BrokerLoop {
     private func descriptorReady(_ token: UInt64) throws {
         if token == StorageLink.token {
             try storageEnded()
+        } else if token == ReturnedBytes.token {
+            for (session, bytes) in returns.takeAll() { state.clientTook(session, bytes) }
         } else if let worker = watched.ended(token, poll) {
             state.workerDied(worker, wasSeen: true)
         }
@@ -215,18 +226,59 @@ package final class BrokerLoop {
     private func carryOut(_ outbox: BrokerOutbox) throws {
         // first, so that the lines of all processes stand in the order of the messages
         if !outbox.notices.isEmpty || !outbox.arrows.isEmpty { write(outbox) }
-        for message in outbox.toStorage { try storage.send(message) }
+        for message in outbox.toStorage {
+            try storage.send(message.bytes, with: message.attachment?.frame)
+        }
         for (session, message) in outbox.toWorkers {
             let outcome = try workers.send(message, to: session)
             if outcome == .unreachable { state.workerUnreachable(session) }
         }
         for (session, message) in outbox.toClients {
-            let outcome = try clients.send(message, to: session)
-            if outcome == .unreachable { state.clientGone(session) }
+            try send(message, to: session)
+        }
+        for reply in outbox.placed {
+            let message = state.message(of: reply) { read($0, into: $1) }
+            if let message { try send(message, to: reply.session) }
         }
         for deed in outbox.deeds { carryOut(deed) }
-        // a worker that was found dead has leases to give back: no other turn may come to do it
-        if !outbox.deeds.isEmpty { try carryOut(state.flush()) }
+        // a worker that was found dead has leases to give back, and a record that wasn't where it was
+        // said to be is asked for: no other turn may come to do it
+        if !outbox.deeds.isEmpty || !outbox.placed.isEmpty { try carryOut(state.flush()) }
+    }
+
+    private func send(_ message: [UInt8], to session: Session) throws {
+        var outcome: SendOutcome
+        if message.count >= BrokerState.largeMessageBytes {
+            let bytes = message.count
+            let frame = LentFrame(message) { [returns] in returns.put(session, bytes) }
+            outcome = try clients.send(frame, to: session)
+        } else {
+            outcome = try clients.send(message, to: session)
+        }
+        if outcome == .unreachable { state.clientGone(session) }
+    }
+
+    /// Reads with `pread` into the client's message, never from a mapping: a page that the disk can't
+    /// read would be a signal, and the Broker must not die of it.
+    private func read(
+        _ reference: PayloadReference,
+        into target: UnsafeMutableRawBufferPointer
+    ) -> Bool {
+        do {
+            try records.read(
+                RecordPosition(segment: reference.segment, offset: reference.offset),
+                sequence: reference.sequence,
+                from: Int(reference.start),
+                into: target
+            )
+            return true
+        } catch {
+            logger.debug(
+                "a record isn't where it was",
+                metadata: ["event": "reference gone", "error": "\(error)"]
+            )
+            return false
+        }
     }
 
     private func carryOut(_ deed: BrokerOutbox.Deed) {
@@ -260,6 +312,33 @@ package final class BrokerLoop {
                     "peer": "\(arrow.peer)",
                 ]
             )
+        }
+    }
+}
+
+/// Large messages that libzmq is done with, from its threads to the loop.
+private final class ReturnedBytes: Sendable {
+    /// The doorbell in the poll set.
+    static let token = UInt64.max
+
+    let doorbell: Doorbell
+    private let returned = Mutex<[(session: Session, bytes: Int)]>([])
+
+    init(doorbell: Doorbell) {
+        self.doorbell = doorbell
+    }
+
+    /// Any thread.
+    func put(_ session: Session, _ bytes: Int) {
+        returned.withLock { $0.append((session, bytes)) }
+        doorbell.ring()
+    }
+
+    func takeAll() -> [(session: Session, bytes: Int)] {
+        doorbell.clear()
+        return returned.withLock { returned in
+            defer { returned = [] }
+            return returned
         }
     }
 }

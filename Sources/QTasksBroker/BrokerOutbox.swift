@@ -35,16 +35,18 @@ package struct BrokerOutbox {
         package var peer: String
     }
 
-    package var toStorage: [[UInt8]] = []
+    package var toStorage: [StorageMessage] = []
     package var toClients: [(session: Session, message: [UInt8])] = []
+    /// Messages for clients that are put together from the store as they are sent.
+    package var placed: [PlacedReply] = []
     package var toWorkers: [(session: Session, message: [UInt8])] = []
     package var deeds: [Deed] = []
     package var notices: [Notice] = []
     package var arrows: [Arrow] = []
 
     package var isEmpty: Bool {
-        toStorage.isEmpty && toClients.isEmpty && toWorkers.isEmpty && deeds.isEmpty
-            && notices.isEmpty && arrows.isEmpty
+        toStorage.isEmpty && toClients.isEmpty && placed.isEmpty && toWorkers.isEmpty
+            && deeds.isEmpty && notices.isEmpty && arrows.isEmpty
     }
 }
 

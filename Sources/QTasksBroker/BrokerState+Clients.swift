@@ -5,18 +5,30 @@
 
 import QTasksModel
 import QTasksWire
+package import ZeroMQ
 
 extension BrokerState {
     /// A message from a client.
     ///
-    /// An empty one is the probe of a new connection.
-    package mutating func clientMessage(_ bytes: UnsafeRawBufferPointer, from session: Session) {
+    /// - Parameters:
+    ///   - bytes: The message; an empty one is the probe of a new connection.
+    ///   - session: Where it came from.
+    ///   - keep: Keeps the message for longer than this turn, without a copy.
+    package mutating func clientMessage(
+        _ bytes: UnsafeRawBufferPointer,
+        from session: Session,
+        keep: () -> ReceivedBytes? = { nil }
+    ) {
         if bytes.isEmpty { return greet(session) }
         var reader = WireReader(bytes)
         do {
             let header = try MessageHeader.read(from: &reader)
             do {
-                try serve(header, &reader, session)
+                if header.command == .add {
+                    try add(header.number, &reader, session) { KeptEnvelope($0, in: bytes, keep) }
+                } else {
+                    try serve(header, &reader, session)
+                }
             } catch {
                 refuse(session, header.number, Refusal(.malformed, "\(header.command): \(error)"))
             }
@@ -56,7 +68,6 @@ extension BrokerState {
         _ session: Session
     ) throws(WireError) {
         switch header.command {
-        case .add: try add(header.number, &reader, session)
         case .get: try get(header.number, &reader, session)
         case .ping:
             let pong = Pong(
@@ -95,7 +106,8 @@ extension BrokerState {
     private mutating func add(
         _ number: UInt64,
         _ reader: inout WireReader,
-        _ session: Session
+        _ session: Session,
+        _ keep: (UnsafeRawBufferPointer) -> KeptEnvelope
     ) throws(WireError) {
         let message = try AddMessage(from: &reader)
         // read all before anything is done: a message is taken whole or not at all
@@ -116,7 +128,7 @@ extension BrokerState {
                     AddReceipt(id: envelope.id, verdict: .refused(refusal))
                 )
             } else {
-                add(envelope, message, request)
+                add(envelope, message, request, keep)
             }
         }
     }
@@ -189,7 +201,8 @@ extension BrokerState {
     private mutating func add(
         _ envelope: Envelope,
         _ message: AddMessage,
-        _ request: ClientTable.RequestNumber
+        _ request: ClientTable.RequestNumber,
+        _ keep: (UnsafeRawBufferPointer) -> KeptEnvelope
     ) {
         let lane = lane(of: envelope)
         let options = try? EnvelopeOptions(envelope.options)
@@ -204,7 +217,7 @@ extension BrokerState {
             worker: WorkerID(high: 0, low: 0),
             durability: options?.durability ?? settings.config.durability,
             isWatched: isWatched,
-            envelope: Array(envelope.bytes)
+            envelope: keep(envelope.bytes)
         )
         if isWatched {
             let owner = clients.request(request)
@@ -236,6 +249,7 @@ extension BrokerState {
     mutating func propose(_ pending: PendingAdd) {
         if pending.lease == .none { lanes.addUnanswered(1, to: pending.lane) }
         let number = takeNumber()
+        let isLent = pending.envelope.count >= settings.lentBytesMin
         pending.envelope.withUnsafeBytes { envelope in
             propose(
                 .add(
@@ -243,15 +257,16 @@ extension BrokerState {
                     isWatched: pending.isWatched,
                     lease: pending.lease,
                     worker: pending.worker,
-                    envelope: envelope
+                    envelope: isLent ? UnsafeRawBufferPointer(rebasing: envelope[..<0]) : envelope
                 )
             )
         }
+        if isLent, storage.isUp { sendProposals(with: pending.envelope) }
         trace("save new task", pending.id, "storage")
         clients.keep(pending, as: number)
     }
 
-    private mutating func lane(of envelope: Envelope) -> Lanes.Number {
+    mutating func lane(of envelope: Envelope) -> Lanes.Number {
         let queue =
             envelope.queue.isEmpty
             ? TaskName.defaultQueue : String(decoding: envelope.queue, as: UTF8.self)
@@ -274,7 +289,9 @@ extension BrokerState {
         if message.options.contains(.wait) {
             return wait(message, number, session)
         }
-        guard clients.reads.count < 1_000_000 else {
+        guard clients.reads.count < 1_000_000,
+            clients.large.waitingCount(session) < ClientTable.waitsPerSessionMax
+        else {
             return refuse(session, number, Refusal(.overloaded, "a million reads are unanswered"))
         }
         let request = clients.begin(
@@ -313,7 +330,7 @@ extension BrokerState {
     mutating func read(_ id: TaskID, for purpose: PendingRead.Purpose) {
         let number = takeNumber()
         clients.reads[number] = PendingRead(purpose: purpose, id: id)
-        propose(.read(number: number, id: id))
+        propose(.read(number: number, id: id, isWhole: false))
         trace("read result", id, "storage")
     }
 
@@ -327,66 +344,6 @@ extension BrokerState {
             return
         }
         read(wait.id, for: .overdue(wait))
-    }
-
-    // MARK: Records on their way to clients
-
-    /// Storage answered a read; an empty record means that there is no such task.
-    mutating func recordRead(_ read: PendingRead, _ record: UnsafeRawBufferPointer) {
-        switch read.purpose {
-        case .get(let request):
-            let options = clients.request(request).options
-            let state: RecordReply.State = record.isEmpty ? .notFound : .found
-            trace("result", read.id, "client")
-            withRendered(record, options) { rendered, broker in
-                broker.clients.answer(request, id: read.id, state: state, record: rendered)
-            }
-        case .overdue(let wait):
-            let state: RecordReply.State = record.isEmpty ? .notFound : .timedOut
-            withRendered(record, wait.options) { rendered, broker in
-                broker.clients.answer(wait, state: state, record: rendered)
-            }
-        }
-    }
-
-    /// A task has ended, or there is none (`record` is empty): tell everybody who waits for it.
-    mutating func tellWaiters(of id: TaskID, _ record: UnsafeRawBufferPointer) {
-        guard clients.isAwaited(id) else { return }
-        trace("result", id, "client")
-        for wait in clients.takeWaits(for: id) {
-            let state: RecordReply.State = record.isEmpty ? .notFound : .found
-            withRendered(record, wait.options) { rendered, broker in
-                broker.clients.answer(wait, state: state, record: rendered)
-            }
-        }
-    }
-
-    /// The record in the form that the client asked for, with what only the Broker knows.
-    private mutating func withRendered(
-        _ record: UnsafeRawBufferPointer,
-        _ options: RecordOptions,
-        _ body: (UnsafeRawBufferPointer, inout BrokerState) -> Void
-    ) {
-        let isQueued = record.first == TaskStatus.new.code
-        guard !record.isEmpty, options.contains(.json) || isQueued else {
-            return body(record, &self)
-        }
-        var reader = WireReader(record)
-        guard var decoded = try? TaskRecord(from: &reader) else { return body(record, &self) }
-        if isQueued { decoded.isUnroutable = lanesOfName[decoded.name].map(isUnroutable) ?? true }
-        var rendered: [UInt8]
-        if options.contains(.json) {
-            rendered = decoded.json
-        } else {
-            var writer = WireWriter()
-            decoded.write(to: &writer)
-            rendered = writer.take()
-        }
-        rendered.withUnsafeBytes { body($0, &self) }
-    }
-
-    private func isUnroutable(_ numbers: [Lanes.Number]) -> Bool {
-        numbers.allSatisfy { lanes[$0].workers == 0 }
     }
 }
 

@@ -82,7 +82,7 @@ extension BrokerState {
         turnWaitersAway()
         notice("stopping", "GlobalConfig and Storage stop first")
         if storage.isUp {
-            outbox.toStorage.append(WireWriter(.stopStorage).bytes)
+            outbox.toStorage.append(StorageMessage(bytes: WireWriter(.stopStorage).bytes))
         } else {
             outbox.deeds.append(.finish)
         }

@@ -198,6 +198,7 @@ extension BrokerState {
                 leases[$0]?.isSuspect == true
             }
             propose(.worker(id: roster[worker].id, process: roster[worker].process))
+            if roster[worker].readsStore { propose(.reader(id: roster[worker].id, true)) }
         }
         proposeAgain()
         var announcement = WireWriter(.notice)
@@ -238,27 +239,22 @@ extension BrokerState {
         // also those that were in the log and not durable yet: a disk that failed may have lost them
         for var pending in clients.takeUnacknowledgedAdds() {
             pending.lease = .none
-            pending.lane = lane(ofEnvelope: pending.envelope)
+            pending.lane = pending.envelope.withUnsafeBytes { lane(ofEnvelope: $0) }
             propose(pending)
         }
-        for (number, read) in clients.reads { propose(.read(number: number, id: read.id)) }
+        for (number, read) in clients.reads {
+            propose(.read(number: number, id: read.id, isWhole: read.isWhole))
+        }
         for number in clients.counts.keys { propose(.count(number: number)) }
         for number in clients.compactions.keys { propose(.compact(number: number)) }
         for id in clients.awaitedTasks { propose(.watch(id: id)) }
     }
 
-    private mutating func lane(ofEnvelope bytes: [UInt8]) -> Lanes.Number {
-        bytes.withUnsafeBytes { bytes in
-            guard let envelope = try? Envelope(bytes) else {
-                preconditionFailure("an envelope that was taken reads the same again")
-            }
-            let queue =
-                envelope.queue.isEmpty
-                ? TaskName.defaultQueue : String(decoding: envelope.queue, as: UTF8.self)
-            return lane(
-                Lane.Key(queue: queue, name: String(decoding: envelope.name, as: UTF8.self))
-            )
+    private mutating func lane(ofEnvelope bytes: UnsafeRawBufferPointer) -> Lanes.Number {
+        guard let envelope = try? Envelope(bytes) else {
+            preconditionFailure("an envelope that was taken reads the same again")
         }
+        return lane(of: envelope)
     }
 
     private mutating func lane(of placement: Placement) -> Lanes.Number {
@@ -269,9 +265,14 @@ extension BrokerState {
 
     private mutating func apply(_ verdict: Verdict) throws(WireError) {
         switch verdict {
-        case .added(let number, let place, let leased, let due, let addedAt):
+        case .added(let number, let place, let leased, let due, let addedAt, let arguments):
             guard let pending = clients.takeAdd(number) else { return }
-            added(pending, place, leased, due, addedAt)
+            if leased {
+                addedAndLeased(pending, place, addedAt, arguments)
+            } else {
+                added(pending, place, due)
+            }
+            acknowledge(pending, place.sequence, exists: false)
         case .exists(let number, let sequence, let status):
             guard let pending = clients.takeAdd(number) else { return }
             exists(pending, sequence, status)
@@ -280,7 +281,8 @@ extension BrokerState {
             refused(pending, refusal)
         case .leased(let number, let task, let envelope):
             guard let lease = storageLeases.removeValue(forKey: number) else { return }
-            granted(lease, task, id: try Envelope(envelope).id, envelope: envelope)
+            var reader = WireReader(envelope)
+            granted(lease, task, id: try task.envelope(from: &reader).id, envelope: envelope)
         case .stale(let number, _):
             guard let lease = storageLeases.removeValue(forKey: number) else { return }
             notGranted(lease)
@@ -298,40 +300,43 @@ extension BrokerState {
         }
     }
 
-    private mutating func added(
+    private mutating func addedAndLeased(
         _ pending: PendingAdd,
         _ place: QueuedPlace,
-        _ leased: Bool,
-        _ due: UInt64,
-        _ addedAt: Timestamp
+        _ addedAt: Timestamp,
+        _ arguments: PayloadReference?
     ) {
-        if pending.lease == .none { lanes.addUnanswered(-1, to: pending.lane) }
-        let task = QueuedTask(place, priority: pending.priority)
-        if leased {
-            leases[pending.lease]?.task = task
-            let first = LeasedTask(
-                lease: pending.lease,
-                attempt: 1,
-                failures: 0,
-                epoch: 0,
-                isSuspect: false,
-                addedAt: addedAt
-            )
-            pending.envelope.withUnsafeBytes {
-                granted(pending.lease, first, id: pending.id, envelope: $0)
-            }
-        } else {
-            if pending.lease != .none { _ = end(pending.lease) }
-            if due > 0 {
-                lanes.addScheduled(1, to: pending.lane)
-                scheduled.insert(
-                    ScheduledTask(due: due, task: task, isSuspect: false, lane: pending.lane)
-                )
-            } else {
-                lanes.push(task, isSuspect: false, to: pending.lane)
-            }
+        leases[pending.lease]?.task = QueuedTask(place, priority: pending.priority)
+        let first = LeasedTask(
+            lease: pending.lease,
+            attempt: 1,
+            failures: 0,
+            epoch: 0,
+            isSuspect: false,
+            addedAt: addedAt,
+            arguments: arguments
+        )
+        pending.envelope.withUnsafeBytes { envelope in
+            let sent = arguments == nil ? envelope : (try? Envelope(envelope))?.head ?? envelope
+            granted(pending.lease, first, id: pending.id, envelope: sent)
         }
-        acknowledge(pending, place.sequence, exists: false)
+    }
+
+    private mutating func added(_ pending: PendingAdd, _ place: QueuedPlace, _ due: UInt64) {
+        let task = QueuedTask(place, priority: pending.priority)
+        if pending.lease == .none {
+            lanes.addUnanswered(-1, to: pending.lane)
+        } else {
+            _ = end(pending.lease)
+        }
+        if due > 0 {
+            lanes.addScheduled(1, to: pending.lane)
+            scheduled.insert(
+                ScheduledTask(due: due, task: task, isSuspect: false, lane: pending.lane)
+            )
+        } else {
+            lanes.push(task, isSuspect: false, to: pending.lane)
+        }
     }
 
     private mutating func exists(

@@ -77,10 +77,11 @@ extension BrokerState {
             roster[worker].window = max(roster[worker].window, window)
             dispatchWaiting()
         case .handBack:
-            let holdings = try reader.holdings("holdings")
+            let message = try HandBack(from: &reader)
             guard let worker = roster.number(of: session) else { return }
-            for holding in holdings where roster[worker].leases.contains(holding.lease) {
-                release(holding.lease, cause: .handedBack)
+            for holding in message.holdings where roster[worker].leases.contains(holding.lease) {
+                release(holding.lease, cause: message.isUnreadable ? .unreadable : .handedBack)
+                if message.isUnreadable { countUnreadable(worker) }
             }
         case .goodbye:
             guard let worker = roster.number(of: session) else { return }
@@ -140,9 +141,11 @@ extension BrokerState {
         roster.begin(session, of: worker)
         // what this turn was to send on the older session is lost with it, as far as HELLO doesn't list it
         parcels[worker] = nil
+        let wasReader = roster[worker].readsStore
         describe(worker, hello)
         if known == nil { outbox.deeds.append(.check(hello.worker, hello.process)) }
         propose(.worker(id: hello.worker, process: hello.process))
+        if hello.readsStore || wasReader { propose(.reader(id: hello.worker, hello.readsStore)) }
         reconcile(worker, hello, session)
         notice(
             "worker joined",
@@ -163,6 +166,8 @@ extension BrokerState {
         roster[worker].window = hello.window
         roster[worker].names = Set(hello.names)
         roster[worker].isLeaving = false
+        roster[worker].readsStore = hello.readsStore
+        roster[worker].unreadable = 0
         roster[worker].lanes = roster[worker].names.flatMap { lanesOfName[$0] ?? [] }
         for lane in roster[worker].lanes { lanes.addWorkers(1, to: lane) }
     }
@@ -207,6 +212,22 @@ extension BrokerState {
         leases[lease]?.isHeld = true
         roster[worker].leases.insert(lease)
         if leases[lease]?.isSuspect == true { roster[worker].isExclusive = true }
+    }
+
+    /// A worker couldn't read arguments in the store: that task is sent whole next, and a worker that
+    /// never can gets no more places.
+    private mutating func countUnreadable(_ worker: Roster.Number) {
+        roster[worker].unreadable += 1
+        guard roster[worker].readsStore, roster[worker].unreadable == WorkerEntry.unreadableMax
+        else { return }
+        roster[worker].readsStore = false
+        propose(.reader(id: roster[worker].id, false))
+        notice(
+            "store unreadable",
+            "a worker can't read what it is told of the store: it is sent all arguments instead",
+            [("worker", "\(roster[worker].id)")],
+            isWarning: true
+        )
     }
 
     // MARK: Deaths

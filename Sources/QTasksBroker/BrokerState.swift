@@ -21,6 +21,9 @@ package struct BrokerState {
         /// Tasks that one session may have unanswered.
         package var windowTasks: UInt32 = 10_000
 
+        /// From this size on, in bytes, an add is a frame of its own on its way to Storage.
+        package var lentBytesMin = KeptEnvelope.lentBytesMin
+
         package init(config: QueueConfig, pid: Int32, parentPid: Int32, home: String) {
             self.config = config
             self.pid = pid
@@ -82,10 +85,7 @@ package struct BrokerState {
         }
         parcels.removeAll(keepingCapacity: true)
         clients.flush(into: &outbox)
-        if proposals.count > MessageHeader.byteCount {
-            outbox.toStorage.append(proposals.bytes)
-            proposals = Self.emptyProposals(session: storage.session)
-        }
+        if proposals.count > MessageHeader.byteCount { sendProposals(with: nil) }
         defer { outbox = BrokerOutbox() }
         return outbox
     }
@@ -122,6 +122,14 @@ package struct BrokerState {
         // while Storage is away nothing is kept here: the reset proposes all that is unanswered again
         guard storage.isUp else { return }
         proposal.write(to: &proposals)
+    }
+
+    /// Closes the message of this turn's proposals.
+    mutating func sendProposals(with attachment: KeptEnvelope?) {
+        outbox.toStorage.append(
+            StorageMessage(bytes: proposals.bytes, attachment: attachment)
+        )
+        proposals = Self.emptyProposals(session: storage.session)
     }
 
     mutating func takeNumber() -> UInt64 {

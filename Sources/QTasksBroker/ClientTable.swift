@@ -16,8 +16,7 @@ struct PendingAdd {
     var worker: WorkerID
     var durability: Durability
     var isWatched: Bool
-    /// A copy: a received message must not outlive its turn of the loop.
-    var envelope: [UInt8]
+    var envelope: KeptEnvelope
 }
 
 /// A read that Storage has not answered.
@@ -27,6 +26,13 @@ struct PendingRead {
         case get(ClientTable.RequestNumber)
         /// A wait that is over: the record as it is now goes along.
         case overdue(Wait)
+        /// All bytes of a record whose place doesn't help.
+        case whole(PlacedReply)
+    }
+
+    /// All bytes are wanted.
+    var isWhole: Bool {
+        if case .whole = purpose { true } else { false }
     }
 
     var purpose: Purpose
@@ -51,6 +57,8 @@ struct ClientRequest {
     var options: RecordOptions
     var missing: Int
     var answer: WireWriter
+    /// It is about one task.
+    var isAlone: Bool
 }
 
 /// What clients are owed.
@@ -72,6 +80,7 @@ struct ClientTable {
     static let pendingBytesMax = 256 << 20
 
     var reads: [UInt64: PendingRead] = [:]
+    var large = LargeReplies()
     var counts: [UInt64: (session: Session, number: UInt64, topic: String)] = [:]
     /// Who waits for the end of a compaction.
     var compactions: [UInt64: (session: Session, number: UInt64)] = [:]
@@ -139,7 +148,8 @@ struct ClientTable {
             command: command,
             options: options,
             missing: count,
-            answer: answer
+            answer: answer,
+            isAlone: count == 1
         )
         if command == .added { unanswered[session, default: 0] += count }
         if let reused = free.popLast() {
@@ -260,7 +270,8 @@ struct ClientTable {
 
     /// Whether the session may wait for that many more.
     func mayWait(_ session: Session, _ count: Int) -> Bool {
-        waitsBySession[session, default: 0] + count <= Self.waitsPerSessionMax
+        waitsBySession[session, default: 0] + large.waitingCount(session) + count
+            <= Self.waitsPerSessionMax
     }
 
     /// Registers a wait; the same request's wait for the same task is there once.
@@ -328,6 +339,11 @@ struct ClientTable {
 
     /// The connection is gone: what it waited for, nobody hears.
     mutating func forgetSession(_ session: Session) {
+        for reply in large.forget(session) {
+            // the request comes to its end, unheard
+            guard case .get = reply.target else { continue }
+            answer(reply.target, UnsafeRawBufferPointer(start: nil, count: 0))
+        }
         guard waitsBySession[session] != nil else { return }
         for (id, list) in waits {
             let kept = list.filter { $0.session != session }
@@ -365,9 +381,75 @@ struct ClientTable {
     }
 
     mutating func flush(into outbox: inout BrokerOutbox) {
+        let first = outbox.toClients.count
         outbox.toClients += direct
         direct.removeAll(keepingCapacity: true)
         for (key, writer) in records { outbox.toClients.append((key.session, writer.bytes)) }
         records.removeAll(keepingCapacity: true)
+        for (session, message) in outbox.toClients[first...]
+        where message.count >= LargeReplies.messageBytesMin {
+            large.sent(message.count, to: session)
+        }
+    }
+}
+
+// MARK: - Either kind of request
+
+extension ClientTable {
+    func options(of target: RecordTarget) -> RecordOptions {
+        switch target {
+        case .get(let request, _): self.request(request).options
+        case .wait(let wait, _): wait.options
+        }
+    }
+
+    func session(of target: RecordTarget) -> Session {
+        switch target {
+        case .get(let request, _): self.request(request).session
+        case .wait(let wait, _): wait.session
+        }
+    }
+
+    /// A record is there; an empty one means that there is no such task.
+    mutating func answer(_ target: RecordTarget, _ record: UnsafeRawBufferPointer) {
+        switch target {
+        case .get(let request, let id):
+            answer(request, id: id, state: record.isEmpty ? .notFound : .found, record: record)
+        case .wait(let wait, let state):
+            answer(wait, state: record.isEmpty ? .notFound : state, record: record)
+        }
+    }
+
+    /// What stands before a record of so many bytes in a message of its own; `nil` where its request
+    /// wants one answer for several tasks.
+    func head(for target: RecordTarget, recordBytes: Int) -> [UInt8]? {
+        var writer: WireWriter
+        let state: RecordReply.State
+        switch target {
+        case .get(let number, _):
+            let request = request(number)
+            guard request.isAlone else { return nil }
+            writer = request.answer
+            state = .found
+        case .wait(let wait, let end):
+            writer = WireWriter(.records, number: wait.number)
+            writer.u8(wait.options.rawValue)
+            state = end
+        }
+        RecordReply.writeHead(
+            id: target.id,
+            state: state,
+            recordBytes: recordBytes,
+            to: &writer
+        )
+        return writer.bytes
+    }
+
+    /// The request was answered by a message that is put together elsewhere.
+    mutating func answered(_ target: RecordTarget) {
+        guard case .get(let number, _) = target, let request = requests[number] else { return }
+        precondition(request.isAlone, "else its answer is put together here")
+        requests[number] = nil
+        free.append(number)
     }
 }

@@ -43,6 +43,15 @@ struct WorkerEntry {
     /// It runs a suspect, and nothing beside it.
     var isExclusive = false
 
+    /// It can be told of large arguments by their place in the store.
+    var readsStore = false
+
+    /// Tasks of this session whose arguments it couldn't read there.
+    var unreadable = 0
+
+    /// After so many it is sent the bytes: what it takes for the store is none, or another.
+    static let unreadableMax = 8
+
     /// It said goodbye: nothing more is sent.
     var isLeaving = false
 

@@ -83,9 +83,14 @@ struct StorageLink: ~Copyable {
     }
 
     /// Sends if Storage is there: what it can't hear now it is told again when it opens.
-    func send(_ message: [UInt8]) throws {
+    func send(_ message: [UInt8], with second: LentFrame?) throws {
         switch socket {
-        case .some(let socket): try socket.send(message)
+        case .some(let socket):
+            if let second {
+                try socket.send(message, with: second)
+            } else {
+                try socket.send(message)
+            }
         case .none: break
         }
     }

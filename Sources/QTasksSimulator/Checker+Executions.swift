@@ -49,6 +49,15 @@ extension Checker {
         return world.scenario.step(of: delivery)
     }
 
+    /// A handler gets what its client sent, on whatever way.
+    func checkArguments(_ arguments: [UInt8], of id: TaskID) {
+        let number = world.scenario.number(of: id)
+        guard number >= 0 else { return }
+        if arguments != world.scenario.tasks[number].submission.arguments {
+            fail("\(name(id)) is executed with other arguments than it was added with")
+        }
+    }
+
     private func check(_ delivery: TaskDelivery, _ worker: SimulatedWorker) {
         guard let task = ledger.tasks[delivery.id] else {
             return fail("\(name(delivery.id)) is executed and isn't in the log")
@@ -117,6 +126,7 @@ extension Checker {
                 fail("P5: \(what), but \(execution.worker.name) has begun to run it")
             }
         case .drain: fail("\(what) and nobody drains")
+        case .unreadable: fail("\(what): a cause that no record has")
         }
         if release.isCounted, sharedDeaths.contains(lease) {
             fail("P4: \(what) and counted, but its process ran others too")

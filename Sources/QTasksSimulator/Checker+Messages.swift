@@ -174,7 +174,8 @@ extension Checker {
             var count: UInt64 = 0
             while !reader.isAtEnd {
                 let task = try LeasedTask(from: &reader)
-                checkDispatch(task, try Envelope(from: &reader).id)
+                if task.arguments != nil { statistics.placed += 1 }
+                checkDispatch(task, try task.envelope(from: &reader).id)
                 count += 1
             }
             checkWindow(of: UInt32(session.order), sending: count)

@@ -103,7 +103,10 @@ struct MessageText {
             let done = hello.done.map(text).joined(separator: ", ")
             return "window \(hello.window) running [\(running)] done [\(done)]"
         case .credit: return "window \(try CreditMessage.read(from: &reader))"
-        case .handBack: return try reader.holdings("holdings").map(text).joined(separator: ", ")
+        case .handBack:
+            let message = try HandBack(from: &reader)
+            return message.holdings.map(text).joined(separator: ", ")
+                + (message.isUnreadable ? " unreadable" : "")
         case .reconciled:
             return try list(&reader) {
                 let lease = try $0.lease("lease")
@@ -136,8 +139,9 @@ struct MessageText {
             acknowledged.append("\(try reader.lease("ack"))")
         }
         let tasks = try list(&reader) {
-            let lease = try LeasedTask(from: &$0).lease
-            return "\(name(try Envelope(from: &$0).id)) \(lease)"
+            let task = try LeasedTask(from: &$0)
+            let place = task.arguments.map { " in segment \($0.segment)" } ?? ""
+            return "\(name(try task.envelope(from: &$0).id)) \(task.lease)\(place)"
         }
         return "acks [\(acknowledged.joined(separator: ", "))] tasks [\(tasks)]"
     }
@@ -153,10 +157,11 @@ struct MessageText {
             return "release \(text(holding)) \(cause)\(isShared ? " shared" : "")"
                 + (counts ? " counts" : "")
         case .watch(let id): return "watch \(name(id))"
-        case .read(_, let id): return "read \(name(id))"
+        case .read(_, let id, let isWhole): return "read \(name(id))\(isWhole ? " whole" : "")"
         case .worker(let id, let process): return "worker \(id) is pid \(process.pid)"
         case .count: return "count"
         case .compact: return "compact"
+        case .reader(let id, let isReader): return "worker \(id) reads \(isReader)"
         }
     }
 
@@ -174,11 +179,12 @@ struct MessageText {
 
     private func describe(_ verdict: Verdict) -> String {
         switch verdict {
-        case .added(_, let place, let leased, let due, _):
+        case .added(_, let place, let leased, let due, _, _):
             "added \(text(place))\(leased ? " leased" : "")\(due > 0 ? " delayed" : "")"
         case .exists(_, let sequence, let status): "exists \(sequence) \(status)"
         case .refused(_, let refusal): "refused \(refusal.code)"
-        case .leased(_, let task, _): "leased \(task.lease)"
+        case .leased(_, let task, _):
+            "leased \(task.lease)\(task.arguments == nil ? "" : " by its place")"
         case .stale(_, let status): "stale \(status.map { "\($0)" } ?? "-")"
         case .released(_, let holding, let status, let isSuspect):
             "released \(text(holding)) \(status.map { "\($0)" } ?? "-")\(isSuspect ? " suspect" : "")"

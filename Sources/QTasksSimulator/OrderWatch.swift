@@ -84,7 +84,7 @@ struct OrderWatch {
 
     mutating func heard(_ verdict: Verdict, _ ledger: Ledger) {
         switch verdict {
-        case .added(let number, let place, let leased, let due, _):
+        case .added(let number, let place, let leased, let due, _, _):
             guard var task = adds.removeValue(forKey: number) else { return }
             task.sequence = ledger.tasks[task.id]?.placement.sequence ?? .max
             handles[place.handle] = task.id
@@ -142,7 +142,7 @@ struct OrderWatch {
             known[id]?.waitsSince = nil
             known[id]?.due = nil
             return overtaken(by: entry.task, for: worker, canRun: canRun)
-        case .release, .watch, .read, .worker, .count, .compact: return nil
+        case .release, .watch, .read, .worker, .count, .compact, .reader: return nil
         }
     }
 

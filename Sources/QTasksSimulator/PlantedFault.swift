@@ -133,7 +133,9 @@ extension PlantedFault {
         writer.raw(Array(bytes[..<head]))
         while !reader.isAtEnd {
             var verdict = try Verdict(from: &reader)
-            if case .added(let number, var place, let leased, let due, let at) = verdict {
+            if case .added(let number, var place, let leased, let due, let at, let arguments) =
+                verdict
+            {
                 // acknowledgements wait for ever by this too; the order shows first
                 place.sequence = Self.mirror - place.sequence
                 verdict = .added(
@@ -141,7 +143,8 @@ extension PlantedFault {
                     place: place,
                     leased: leased,
                     due: due,
-                    addedAt: at
+                    addedAt: at,
+                    arguments: arguments
                 )
             }
             verdict.write(to: &writer)

@@ -10,6 +10,8 @@ struct Scenario {
     struct Worker {
         var names: [String]
         var slots: Int
+        /// It can open the store, and is told of large arguments by their place.
+        var readsStore: Bool
     }
 
     /// What one execution of a handler comes to.
@@ -93,6 +95,9 @@ struct Scenario {
     private(set) var steps: [ClientStep] = []
     private(set) var faults: [Fault] = []
 
+    /// From which size on arguments and results are told by their place: in every third seed none are.
+    var placedBytesMin: Int { seed % 3 == 0 ? .max : 60 + Int(seed % 7) * 20 }
+
     /// From here on nothing goes wrong any more.
     let calmAt: UInt64
 
@@ -167,7 +172,10 @@ struct Scenario {
         for number in 0..<random.between(1...4) {
             // the first knows both names, so that everything can be run
             let names = number == 0 || random.chance(50) ? ["alpha", "beta"] : ["alpha"]
-            workers.append(Worker(names: names, slots: random.between(1...4)))
+            let slots = random.between(1...4)
+            // from the seed, so that everything else stays as it was
+            let readsStore = (seed >> 1 + UInt64(number)) % 4 != 0
+            workers.append(Worker(names: names, slots: slots, readsStore: readsStore))
         }
     }
 

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import AppendLog
 import QTasksBroker
 import QTasksModel
 import QTasksWire
@@ -24,14 +25,14 @@ final class SimulatedBroker: SimulatedProcess {
     private var isStorageDead = false
 
     init(_ world: World, life: Int) {
-        state = BrokerState(
-            settings: .init(
-                config: world.scenario.config,
-                pid: world.nextPid,
-                parentPid: 1,
-                home: "/simulated"
-            )
+        var settings = BrokerState.Settings(
+            config: world.scenario.config,
+            pid: world.nextPid,
+            parentPid: 1,
+            home: "/simulated"
         )
+        settings.lentBytesMin = world.scenario.placedBytesMin
+        state = BrokerState(settings: settings)
         super.init(world, ProcessName(role: .broker, life: life))
         clients = world.network.bind(.clients, by: self)
         workers = world.network.bind(.workers, by: self)
@@ -155,7 +156,7 @@ final class SimulatedBroker: SimulatedProcess {
     // MARK: Carrying out
 
     private func carryOut(_ outbox: BrokerOutbox) {
-        for message in outbox.toStorage {
+        for message in outbox.toStorage.map(\.joined) {
             world.checker.brokerProposed(message)
             if let storage { _ = world.network.send(message, on: storage) }
         }
@@ -167,14 +168,43 @@ final class SimulatedBroker: SimulatedProcess {
             }
         }
         for (session, message) in Self.ordered(outbox.toClients) {
-            world.checker.brokerToldClient(message)
-            guard let clients else { continue }
-            if !world.network.send(message, on: clients, to: session) {
-                state.clientGone(session)
-            }
+            send(message, to: session)
+        }
+        for reply in outbox.placed {
+            let message = state.message(of: reply) { read($0, into: $1) }
+            if let message { send(message, to: reply.session) }
+            // what is large is counted until it has gone out
+            state.clientTook(reply.session, reply.count)
         }
         for deed in outbox.deeds { carryOut(deed) }
-        if !outbox.deeds.isEmpty { carryOut(state.flush()) }
+        if !outbox.deeds.isEmpty || !outbox.placed.isEmpty { carryOut(state.flush()) }
+    }
+
+    private func send(_ message: [UInt8], to session: Session) {
+        world.checker.brokerToldClient(message)
+        guard let clients else { return }
+        if !world.network.send(message, on: clients, to: session) { state.clientGone(session) }
+    }
+
+    /// What compaction has moved meanwhile is often gone.
+    private func read(
+        _ reference: PayloadReference,
+        into target: UnsafeMutableRawBufferPointer
+    ) -> Bool {
+        let position = RecordPosition(segment: reference.segment, offset: reference.offset)
+        do {
+            try LogRecords(World.store, files: world.disk).read(
+                position,
+                sequence: reference.sequence,
+                from: Int(reference.start),
+                into: target
+            )
+            world.checker.statistics.placedReplies += 1
+            return true
+        } catch {
+            world.checker.statistics.goneReplies += 1
+            return false
+        }
     }
 
     /// By session: in which order different peers are told comes from a dictionary and means nothing.

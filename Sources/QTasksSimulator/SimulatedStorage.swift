@@ -72,13 +72,14 @@ final class SimulatedStorage: SimulatedProcess {
     }
 
     private func open() {
-        let settings = StorageState.Settings(
+        var settings = StorageState.Settings(
             config: world.scenario.config,
             directory: World.store,
             bootID: world.bootID,
             pid: pid,
             seed: world.scenario.seed
         )
+        settings.placedBytesMin = world.scenario.placedBytesMin
         var records: [Ledger.Record] = []
         do {
             let store = try OpenedStore(
@@ -321,4 +322,15 @@ final class AuditedLog: KeptLog {
     ) throws(AppendLogError) -> Result {
         try log.withPayload(at: position, body)
     }
+
+    func withStart<Result>(
+        of position: RecordPosition,
+        _ body: (RecordStart) -> Result
+    ) throws(AppendLogError) -> Result? {
+        try log.withStart(of: position, body)
+    }
+
+    func hold(_ segment: UInt32) { log.hold(segment) }
+
+    func unhold(_ segment: UInt32) { log.unhold(segment) }
 }

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import AppendLog
 import QTasksModel
 import QTasksWire
 import QTasksWorker
@@ -18,6 +19,10 @@ final class SimulatedWorker: SimulatedProcess {
     private var isStorageBack = false
     private var isAskedToLeave = false
     private var ended: [AttemptEnd] = []
+    private var unreadable: [Lease] = []
+
+    /// Where it reads large arguments; `nil`: it is sent them, as a foreign worker is.
+    private let store: LogRecords?
 
     /// Handlers that run, by lease.
     private var running: [Lease: TaskDelivery] = [:]
@@ -35,6 +40,7 @@ final class SimulatedWorker: SimulatedProcess {
             slots: plan.slots,
             seed: world.random.next()
         )
+        store = plan.readsStore ? LogRecords(World.store, files: world.disk) : nil
         super.init(world, ProcessName(role: .worker, number: number, life: life))
         precondition(self.pid == pid, "a process has one pid")
         broker = world.network.connect(to: .workers, by: self)
@@ -71,8 +77,10 @@ final class SimulatedWorker: SimulatedProcess {
         guard let broker, let storage else { return }
         let now = world.now
         for bytes in world.network.receive(on: broker, atMost: world.turnLimit()) {
-            bytes.withUnsafeBytes { state.receive($0, now: now) }
+            bytes.withUnsafeBytes { state.receive($0, now: now, store: store) }
         }
+        for lease in unreadable { state.unreadable(lease) }
+        unreadable = []
         for end in ended { state.finished(end, now: now) }
         ended = []
         if isAskedToLeave {
@@ -86,6 +94,9 @@ final class SimulatedWorker: SimulatedProcess {
         if timerFired { state.timer(now: now) }
         state.endTurn(now: now, into: &effects)
         act(broker, storage)
+        for note in effects.notes {
+            if case .unreadable = note { world.checker.statistics.gone += 1 }
+        }
         if state.malformedCount > 0 { world.checker.fail("\(name) got a message it can't read") }
         if state.isFinished { end("left in order") }
     }
@@ -107,6 +118,12 @@ final class SimulatedWorker: SimulatedProcess {
     // MARK: Handlers
 
     private func start(_ delivery: TaskDelivery) {
+        guard delivery.checkArguments() else {
+            world.checker.statistics.gone += 1
+            unreadable.append(delivery.lease)
+            return wake()
+        }
+        world.checker.checkArguments(delivery.takeCopy(), of: delivery.id)
         let step = world.checker.started(delivery, by: self)
         running[delivery.lease] = delivery
         let startedAt = world.now.wall

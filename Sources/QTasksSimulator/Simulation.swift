@@ -44,6 +44,12 @@ package enum Simulation {
         package internal(set) var compacted = 0
         package internal(set) var powerLosses = 0
         package internal(set) var told = 0
+        /// Tasks that were sent to workers by their place in the store, and those that were gone there.
+        package internal(set) var placed = 0
+        package internal(set) var gone = 0
+        /// The same of records for clients.
+        package internal(set) var placedReplies = 0
+        package internal(set) var goneReplies = 0
 
         package init() {}
 
@@ -58,6 +64,10 @@ package enum Simulation {
             left.compacted += right.compacted
             left.powerLosses += right.powerLosses
             left.told += right.told
+            left.placed += right.placed
+            left.gone += right.gone
+            left.placedReplies += right.placedReplies
+            left.goneReplies += right.goneReplies
         }
     }
 

@@ -10,7 +10,7 @@ enum PendingVerdict {
     case leased(number: UInt64, TaskIndex.Number, Lease)
     case released(number: UInt64, Holding, status: TaskStatus?, isSuspect: Bool)
     case finished(TaskIndex.Number, Lease, WorkerID)
-    case record(number: UInt64, TaskIndex.Number)
+    case record(number: UInt64, TaskIndex.Number, isWhole: Bool)
     case final(TaskIndex.Number)
 }
 

@@ -157,7 +157,7 @@ package final class StorageLoop {
     private func receiveBroker() throws {
         for _ in 0..<Self.messagesPerTurn {
             guard try broker.receive(into: &frames) else { return }
-            guard frames.count == 2, !frames.overflowed else { continue }
+            guard frames.count == 2 || frames.count == 3, !frames.overflowed else { continue }
             let sender = frames.routingID(at: 0)
             if frames.isEmpty(at: 1) {
                 guard isFromBroker() else { continue }
@@ -169,7 +169,14 @@ package final class StorageLoop {
             } else if sender == session {
                 // its own time for each message: the Broker's clock must not be ahead of ours
                 let now = Now.current
-                frames.withBytes(at: 1) { state.brokerMessage($0, now: now, log: log) }
+                frames.withBytes(at: 1) { message in
+                    guard frames.count == 3 else {
+                        return state.brokerMessage(message, now: now, log: log)
+                    }
+                    frames.withBytes(at: 2) {
+                        state.brokerMessage(message, attachment: $0, now: now, log: log)
+                    }
+                }
             }
         }
     }

@@ -87,13 +87,23 @@ extension StorageState {
     }
 
     /// Fills `assembly`'s record; leaves it empty where the log can't be read.
-    mutating func assembleRecord(of task: TaskIndex.Number, log: some TaskLog) {
+    ///
+    /// - Parameters:
+    ///   - task: Whose.
+    ///   - isWhole: With all bytes, also those that could be told by their place.
+    ///   - log: Where it lies.
+    mutating func assembleRecord(
+        of task: TaskIndex.Number,
+        isWhole: Bool = false,
+        log: some TaskLog
+    ) {
         let entry = tasks.index[task]
         let worker =
             entry.worker == WorkerTable.none
             ? WorkerID(high: 0, low: 0) : tasks.workers[entry.worker].id
         do {
-            try assembly.assemble(entry, worker, from: recent, log)
+            let least = isWhole ? Int.max : settings.placedBytesMin
+            try assembly.assemble(entry, worker, placingFrom: least, from: recent, log)
         } catch {
             reportUnreadable(entry, error)
         }

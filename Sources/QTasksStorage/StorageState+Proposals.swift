@@ -7,12 +7,13 @@ package import QTasksModel
 import QTasksWire
 
 extension StorageState {
-    /// A message of the Broker's current session.
+    /// A message of the Broker's current session; `attachment` is its second frame, if it has one.
     ///
     /// Releases in it are only taken note of: read what lies in the PULL socket first, then call
     /// ``decideReleases(now:log:)``, so that a result that arrived before its worker's death counts (H26).
     package mutating func brokerMessage(
         _ bytes: UnsafeRawBufferPointer,
+        attachment: UnsafeRawBufferPointer? = nil,
         now: Now,
         log: some TaskLog
     ) {
@@ -24,7 +25,8 @@ extension StorageState {
             case .propose:
                 guard header.number == sessionNumber else { return }
                 while !reader.isAtEnd, failure == nil {
-                    decide(try Proposal(from: &reader), now: now, log: log)
+                    let proposal = try Proposal(from: &reader, attachment: attachment)
+                    decide(proposal, now: now, log: log)
                 }
             case .stopStorage: outbox.shallStop = true
             default: throw WireError.invalid(field: "command")
@@ -82,10 +84,12 @@ extension StorageState {
                 )
             )
         case .watch(let id): watch(id, log: log)
-        case .read(let number, let id): read(number, id, log: log)
+        case .read(let number, let id, let isWhole): read(number, id, isWhole, log: log)
         case .worker(let id, let process): learn(id, process, now: now, log: log)
         case .count(let number): tellCounts(number)
         case .compact(let number): compactions.wanted.append(number)
+        case .reader(let id, let isReader):
+            if isReader { readers.insert(id) } else { readers.remove(id) }
         }
     }
 
@@ -323,12 +327,13 @@ extension StorageState {
             )
             return tell(verdict, entry.lastSequence, once: entry.durability, log: log)
         }
+        if release.cause == .unreadable { tasks.sendWhole(task) }
         let isCounted = release.cause == .death && release.counts
         let isDead = isCounted && entry.deaths + 1 >= maxDeliveries(of: entry, log: log)
         let stored = StoredRelease(
             at: tasks.stamp(now),
             holding: release.holding,
-            cause: release.cause,
+            cause: release.cause == .unreadable ? .handedBack : release.cause,
             status: isDead ? .dead : .new,
             isSuspect: entry.isSuspect || release.isShared,
             isCounted: isCounted
@@ -339,6 +344,7 @@ extension StorageState {
         case .appended(let place):
             counters.releases += 1
             tasks.apply(stored, at: place)
+            dropReference(of: task, log: log)
             if isDead { retain(task) }
             let verdict = PendingVerdict.released(
                 number: release.number,
@@ -375,6 +381,7 @@ extension StorageState {
     private mutating func read(
         _ number: UInt64,
         _ id: TaskID,
+        _ isWhole: Bool,
         log: some TaskLog
     ) {
         guard let task = known(id) else {
@@ -382,7 +389,7 @@ extension StorageState {
             return say(.record(number: number, record: none))
         }
         let entry = tasks.index[task]
-        let verdict = PendingVerdict.record(number: number, task)
+        let verdict = PendingVerdict.record(number: number, task, isWhole: isWhole)
         if entry.status.isFinal {
             tell(verdict, entry.lastSequence, once: entry.durability, log: log)
         } else {

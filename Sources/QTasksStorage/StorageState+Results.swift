@@ -79,6 +79,7 @@ extension StorageState {
             counters.results += 1
             tasks.now = now
             tasks.apply(stored, at: place)
+            dropReference(of: task, log: log)
             if status.isFinal { retain(task) }
             let verdict = PendingVerdict.finished(task, result.lease, worker)
             tell(verdict, place.sequence, once: entry.durability, log: log)

@@ -19,6 +19,7 @@ extension StorageState {
         deferred = []
         compactions = Compactions()
         tasks.unwatchAll()
+        readers = []
         verdicts = Self.emptyVerdicts
         outbox.toBroker = []
         isServing = true

@@ -9,8 +9,16 @@ extension StorageState {
     mutating func tell(_ verdict: PendingVerdict, log: some TaskLog) {
         switch verdict {
         case .added(let number, let place, let leased, let due, let addedAt):
+            let arguments = leased ? placeArguments(of: place.handle, log: log) : nil
             say(
-                .added(number: number, place: place, leased: leased, due: due, addedAt: addedAt)
+                .added(
+                    number: number,
+                    place: place,
+                    leased: leased,
+                    due: due,
+                    addedAt: addedAt,
+                    arguments: arguments
+                )
             )
         case .exists(let number, let task):
             let entry = tasks.index[task]
@@ -22,8 +30,8 @@ extension StorageState {
             )
         case .finished(let task, let lease, let worker):
             tellFinished(task, lease, worker, log: log)
-        case .record(let number, let task):
-            assembleRecord(of: task, log: log)
+        case .record(let number, let task, let isWhole):
+            assembleRecord(of: task, isWhole: isWhole, log: log)
             assembly.record.bytes.withUnsafeBytes { say(.record(number: number, record: $0)) }
         case .final(let task):
             tasks.setWatched(false, task)
@@ -41,6 +49,7 @@ extension StorageState {
     ) {
         guard isServing else { return }
         let entry = tasks.index[task]
+        if tellPlaced(number, task, entry, log: log) { return }
         // moved out and back: two holders of the bytes would make the first write copy them
         var target = WireWriter(reserving: 0)
         swap(&target, &verdicts)

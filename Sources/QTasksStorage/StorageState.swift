@@ -24,6 +24,11 @@ package struct StorageState {
         /// See ``TaskIndex/init(seed:)``.
         package var seed: UInt64
 
+        /// From this size on, in bytes, arguments and results are told by their place.
+        ///
+        /// Measured: below, mapping the record costs a worker more than the copies do.
+        package var placedBytesMin = 64 << 10
+
         package init(
             config: QueueConfig,
             directory: String,
@@ -87,6 +92,11 @@ package struct StorageState {
     var awaitingDurable = PendingVerdicts()
     var releases: [Release] = []
     var deferred: [Deferred] = []
+
+    /// Workers that read the store themselves, as the Broker says in this session.
+    var readers: Set<WorkerID> = []
+    /// Running tasks whose workers were told of a place, and the segment that is held for each.
+    var references: [TaskIndex.Number: UInt32] = [:]
 
     /// Until when finished tasks are kept.
     var retention: RetentionState

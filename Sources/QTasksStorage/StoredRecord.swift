@@ -100,14 +100,10 @@ package struct StoredAdd {
     }
 
     package init(from reader: inout WireReader) throws(WireError) {
-        addedAt = Timestamp(nanoseconds: try reader.integer("added"))
-        let flags = try reader.u8("flags")
-        due = flags & 1 != 0 ? try StoredDue(from: &reader) : nil
-        if flags & 4 != 0 {
-            durability = .interval(milliseconds: try reader.integer("interval"))
-        } else {
-            durability = flags & 2 != 0 ? .written : .synced
-        }
+        let head = try StoredAddHead(from: &reader)
+        addedAt = head.addedAt
+        durability = head.durability
+        due = head.due
         envelope = try Envelope(from: &reader).bytes
     }
 
@@ -121,6 +117,24 @@ package struct StoredAdd {
         self.durability = durability
         self.due = due
         self.envelope = envelope
+    }
+}
+
+/// What stands before the envelope in a ``StoredAdd``.
+struct StoredAddHead {
+    var addedAt: Timestamp
+    var durability: Durability
+    var due: StoredDue?
+
+    init(from reader: inout WireReader) throws(WireError) {
+        addedAt = Timestamp(nanoseconds: try reader.integer("added"))
+        let flags = try reader.u8("flags")
+        due = flags & 1 != 0 ? try StoredDue(from: &reader) : nil
+        if flags & 4 != 0 {
+            durability = .interval(milliseconds: try reader.integer("interval"))
+        } else {
+            durability = flags & 2 != 0 ? .written : .synced
+        }
     }
 }
 
@@ -192,12 +206,28 @@ package struct StoredFinish {
     }
 
     package init(from reader: inout WireReader) throws(WireError) {
+        let head = try StoredFinishHead(from: &reader)
+        at = head.at
+        status = head.status
+        worker = head.worker
+        due = head.due
+        result = try ResultView(from: &reader)
+        guard reader.isAtEnd else { throw .invalid(field: "result byte count") }
+    }
+}
+
+/// What stands before the worker's entry in a ``StoredFinish``.
+struct StoredFinishHead {
+    var at: Timestamp
+    var status: TaskStatus
+    var worker: WorkerID
+    var due: StoredDue?
+
+    init(from reader: inout WireReader) throws(WireError) {
         at = Timestamp(nanoseconds: try reader.integer("at"))
         status = try reader.storedStatus()
         worker = try reader.worker("worker")
         due = status == .scheduled ? try StoredDue(from: &reader) : nil
-        result = try ResultView(from: &reader)
-        guard reader.isAtEnd else { throw .invalid(field: "result byte count") }
     }
 }
 

@@ -25,9 +25,11 @@ package struct TaskEntry: Equatable {
         package static let dueByWall = Flags(rawValue: 16)
         /// Its end is so long ago that it is about to be forgotten; not in the log.
         package static let expiring = Flags(rawValue: 32)
+        /// A worker couldn't read its arguments in the store: they are sent along; not in the log.
+        package static let sentWhole = Flags(rawValue: 64)
 
         /// What of it is known to this process alone.
-        static let fleeting: Flags = [.watched, .expiring]
+        static let fleeting: Flags = [.watched, .expiring, .sentWhole]
     }
 
     package var id: TaskID

@@ -223,6 +223,11 @@ package struct TaskFold {
         index.setFlags(flags, of: number)
     }
 
+    /// Its arguments are sent along from now on, however large they are.
+    mutating func sendWhole(_ number: TaskIndex.Number) {
+        index.setFlags(index.core(number).flags.union(.sentWhole), of: number)
+    }
+
     /// Nobody waits for anything any more: a new Broker says anew what it waits for.
     mutating func unwatchAll() {
         var number: TaskIndex.Number = 0

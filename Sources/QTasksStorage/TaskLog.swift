@@ -53,6 +53,41 @@ package protocol TaskLog: AnyObject {
         at position: RecordPosition,
         _ body: (UnsafeRawBufferPointer) -> Result
     ) throws(AppendLogError) -> Result
+
+    /// Lends the first bytes of a long record, unchecked, for the time of the call.
+    ///
+    /// - Returns: `nil` where it isn't written yet, such as one that was just carried forward: a place
+    ///   that nobody else can read.
+    /// - Throws: Where there is none.
+    func withStart<Result>(
+        of position: RecordPosition,
+        _ body: (RecordStart) -> Result
+    ) throws(AppendLogError) -> Result?
+
+    /// Keeps a segment's file until ``unhold(_:)``: somebody outside was told of a place in it.
+    func hold(_ segment: UInt32)
+
+    func unhold(_ segment: UInt32)
+}
+
+/// How a long record begins.
+///
+/// Whoever is told of the record's place checks all of it; nothing that is decided here may rest on
+/// these bytes alone.
+package struct RecordStart {
+    /// Enough for the head of any task with names and options of usual length.
+    package static let byteCount = 4000
+
+    package var sequence: UInt64
+    /// How long the record is, without the log's own header.
+    package var recordBytes: Int
+    package var bytes: UnsafeRawBufferPointer
+
+    package init(sequence: UInt64, recordBytes: Int, bytes: UnsafeRawBufferPointer) {
+        self.sequence = sequence
+        self.recordBytes = recordBytes
+        self.bytes = bytes
+    }
 }
 
 /// The log as the keeper needs it: house is kept in the log itself, and what is written on that
@@ -99,5 +134,14 @@ extension Log: TaskLog {
         _ body: (UnsafeRawBufferPointer) -> Result
     ) throws(AppendLogError) -> Result {
         try withPayload(at: position, body)
+    }
+
+    package func withStart<Result>(
+        of position: RecordPosition,
+        _ body: (RecordStart) -> Result
+    ) throws(AppendLogError) -> Result? {
+        try withStart(of: position, bytes: RecordStart.byteCount) {
+            body(RecordStart(sequence: $0, recordBytes: $1, bytes: $2))
+        }
     }
 }

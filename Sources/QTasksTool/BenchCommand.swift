@@ -10,7 +10,8 @@ struct BenchCommand: AsyncParsableCommand {
         commandName: "bench",
         abstract: "Measure a system of its own in a temporary home; every result is checked.",
         subcommands: [
-            LatencyCommand.self, ThroughputCommand.self, StorageBenchCommand.self,
+            LatencyCommand.self, PayloadCommand.self, ThroughputCommand.self,
+            StorageBenchCommand.self,
         ]
     )
 }

@@ -31,5 +31,6 @@ enum BenchTask {
     static func register(with app: QueueTasks) {
         guard getenv(variable) != nil else { return }
         app.task(name) { (input: Input, _: TaskContext) async throws -> Int in answer(input.i) }
+        PayloadTask.register(with: app)
     }
 }

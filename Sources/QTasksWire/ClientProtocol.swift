@@ -199,9 +199,20 @@ package struct RecordReply {
         record: UnsafeRawBufferPointer,
         to writer: inout WireWriter
     ) {
+        writeHead(id: id, state: state, recordBytes: record.count, to: &writer)
+        writer.raw(record)
+    }
+
+    /// Writes what stands before the record.
+    package static func writeHead(
+        id: TaskID,
+        state: State,
+        recordBytes: Int,
+        to writer: inout WireWriter
+    ) {
         writer.id(id)
         writer.u8(state.rawValue)
-        writer.counted(record)
+        writer.integer(UInt32(recordBytes))
     }
 
     package init(from reader: inout WireReader) throws(WireError) {

@@ -31,27 +31,50 @@ package struct Envelope {
     package let name: UnsafeRawBufferPointer
     package let queue: UnsafeRawBufferPointer
     package let options: UnsafeRawBufferPointer
+    /// Empty where only the head was read.
     package let arguments: UnsafeRawBufferPointer
+
+    /// How many bytes the arguments have, wherever they are.
+    package let argumentBytes: Int
 
     /// Reads the next envelope; it points into the reader's bytes.
     package init(from reader: inout WireReader) throws(WireError) {
-        var ahead = reader
-        let byteCount = Int(try ahead.integer("envelope byte count", as: UInt32.self))
-        let whole = try reader.raw(byteCount, "envelope")
-        var reader = WireReader(whole)
-        _ = try reader.integer("envelope byte count", as: UInt32.self)
-        bytes = whole
+        try self.init(from: &reader, isHead: false)
+    }
+
+    /// Reads the next envelope's head: all that stands before the arguments, as it stands in the
+    /// whole.
+    package init(headFrom reader: inout WireReader) throws(WireError) {
+        try self.init(from: &reader, isHead: true)
+    }
+
+    private init(from source: inout WireReader, isHead: Bool) throws(WireError) {
+        var reader = source
+        let byteCount = Int(try reader.integer("envelope byte count", as: UInt32.self))
         id = try reader.id("task ID")
         priority = try reader.integer("priority")
         let nameBytes = Int(try reader.u8("name byte count"))
         let queueBytes = Int(try reader.u8("queue byte count"))
         let optionBytes = Int(try reader.integer("option byte count", as: UInt32.self))
-        let argumentBytes = Int(try reader.integer("argument byte count", as: UInt32.self))
+        argumentBytes = Int(try reader.integer("argument byte count", as: UInt32.self))
+        let headBytes = Self.fixedBytes + nameBytes + queueBytes + optionBytes
+        bytes = try source.raw(isHead ? headBytes : byteCount, "envelope")
+        guard byteCount == headBytes + argumentBytes else {
+            throw .invalid(field: "envelope byte count")
+        }
         name = try reader.raw(nameBytes, "name")
         queue = try reader.raw(queueBytes, "queue")
         options = try reader.raw(optionBytes, "options")
-        arguments = try reader.raw(argumentBytes, "arguments")
-        guard reader.isAtEnd else { throw .invalid(field: "envelope byte count") }
+        arguments = isHead ? Self.nothing : try reader.raw(argumentBytes, "arguments")
+    }
+
+    private static var nothing: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: nil, count: 0)
+    }
+
+    /// All that stands before the arguments.
+    package var head: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - arguments.count)])
     }
 
     /// Reads bytes that are one envelope.

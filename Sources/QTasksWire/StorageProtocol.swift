@@ -17,9 +17,15 @@ package enum ReleaseCause: UInt8, Sendable {
     case drain = 4
     /// The worker is gone since before this Broker began, or the host was restarted.
     case goneBefore = 5
+    /// The worker can't read the arguments where it was told that they are: the next one is sent
+    /// them. In the log it is ``handedBack``.
+    case unreadable = 6
 }
 
 /// One item of `PROPOSE`: a kind (1 byte), then the case's fields.
+///
+/// A large envelope isn't copied into the message: where the last item is an add and lacks its
+/// envelope, a second frame has it.
 package enum Proposal {
     /// Storage answers `added`, `exists` or `refused`.
     case add(
@@ -42,14 +48,17 @@ package enum Proposal {
     )
     /// Storage answers `final` once the task has ended, or at once if there is none.
     case watch(id: TaskID)
-    /// Storage answers `record`.
-    case read(number: UInt64, id: TaskID)
+    /// Storage answers `record`; `isWhole`: with all of its bytes, see ``PlacedRecord``.
+    case read(number: UInt64, id: TaskID, isWhole: Bool)
     /// Who a worker is; told before its first lease.
     case worker(id: WorkerID, process: WorkerProcess)
     /// Storage answers `counts`.
     case count(number: UInt64)
     /// Storage answers `compacted` or `notCompacted`, once it is over.
     case compact(number: UInt64)
+    /// Whether this worker may be told of large arguments by their place in the store; no, unless
+    /// that was said in this session.
+    case reader(id: WorkerID, Bool)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -76,10 +85,11 @@ package enum Proposal {
         case .watch(let id):
             writer.u8(4)
             writer.id(id)
-        case .read(let number, let id):
+        case .read(let number, let id, let isWhole):
             writer.u8(5)
             writer.integer(number)
             writer.id(id)
+            writer.u8(isWhole ? 1 : 0)
         case .worker(let id, let process):
             writer.u8(6)
             writer.worker(id)
@@ -90,17 +100,33 @@ package enum Proposal {
         case .compact(let number):
             writer.u8(8)
             writer.integer(number)
+        case .reader(let id, let isReader):
+            writer.u8(9)
+            writer.worker(id)
+            writer.u8(isReader ? 1 : 0)
         }
     }
 
-    package init(from reader: inout WireReader) throws(WireError) {
+    /// Reads the next proposal.
+    ///
+    /// - Parameters:
+    ///   - reader: The message.
+    ///   - attachment: The message's second frame, if there is one: the envelope of the add that ends
+    ///     the first.
+    package init(
+        from reader: inout WireReader,
+        attachment: UnsafeRawBufferPointer? = nil
+    ) throws(WireError) {
         switch try reader.u8("proposal") {
         case 1:
             let number = try reader.integer("number", as: UInt64.self)
             let flags = try reader.u8("flags")
             let lease = try reader.lease("lease")
             let worker = try reader.worker("worker")
-            let envelope = try Envelope(from: &reader)
+            var following = reader
+            if reader.isAtEnd, let attachment { following = WireReader(attachment) }
+            let envelope = try Envelope(from: &following)
+            if !reader.isAtEnd { reader = following }
             self = .add(
                 number: number,
                 isWatched: flags & 1 != 0,
@@ -131,7 +157,12 @@ package enum Proposal {
                 counts: flags & 2 != 0
             )
         case 4: self = .watch(id: try reader.id("id"))
-        case 5: self = .read(number: try reader.integer("number"), id: try reader.id("id"))
+        case 5:
+            self = .read(
+                number: try reader.integer("number"),
+                id: try reader.id("id"),
+                isWhole: try reader.u8("flags") & 1 != 0
+            )
         case 6:
             self = .worker(
                 id: try reader.worker("worker"),
@@ -139,6 +170,7 @@ package enum Proposal {
             )
         case 7: self = .count(number: try reader.integer("number"))
         case 8: self = .compact(number: try reader.integer("number"))
+        case 9: self = .reader(id: try reader.worker("worker"), try reader.u8("flags") & 1 != 0)
         default: throw .invalid(field: "proposal")
         }
     }
@@ -187,10 +219,18 @@ package enum ResultVerdict: UInt8, Sendable {
 /// One item of `VERDICTS` (which begins with the watermarks: written and durable, 8 each).
 package enum Verdict {
     /// `due`: nanoseconds of `CLOCK_BOOTTIME` for a delayed add, else 0. `leased`: with the lease that
-    /// was proposed.
-    case added(number: UInt64, place: QueuedPlace, leased: Bool, due: UInt64, addedAt: Timestamp)
+    /// was proposed; `arguments`: where its worker can read them.
+    case added(
+        number: UInt64,
+        place: QueuedPlace,
+        leased: Bool,
+        due: UInt64,
+        addedAt: Timestamp,
+        arguments: PayloadReference? = nil
+    )
     case exists(number: UInt64, sequence: UInt64, status: TaskStatus)
     case refused(number: UInt64, Refusal)
+    /// `envelope`: its head, where the arguments are in the store.
     case leased(number: UInt64, LeasedTask, envelope: UnsafeRawBufferPointer)
     case stale(number: UInt64, status: TaskStatus?)
     /// What holds now: `new`, `dead`, or whatever it was already.
@@ -204,7 +244,7 @@ package enum Verdict {
         due: UInt64,
         record: UnsafeRawBufferPointer
     )
-    /// `record` is empty: there is no such task.
+    /// `record` is empty: there is no such task. Here and below it may be a ``PlacedRecord``.
     case record(number: UInt64, record: UnsafeRawBufferPointer)
     /// The end of a watched task; `record` is empty: there is no such task.
     case final(id: TaskID, record: UnsafeRawBufferPointer)
@@ -216,13 +256,14 @@ package enum Verdict {
 
     package func write(to writer: inout WireWriter) {
         switch self {
-        case .added(let number, let place, let leased, let due, let addedAt):
+        case .added(let number, let place, let leased, let due, let addedAt, let arguments):
             writer.u8(1)
             writer.integer(number)
             place.write(to: &writer)
-            writer.u8(leased ? 1 : 0)
+            writer.u8((leased ? 1 : 0) | (arguments != nil ? 2 : 0))
             writer.integer(due)
             writer.integer(addedAt.nanoseconds)
+            arguments?.write(to: &writer)
         case .exists(let number, let sequence, let status):
             writer.u8(2)
             writer.integer(number)
@@ -282,12 +323,16 @@ package enum Verdict {
     package init(from reader: inout WireReader) throws(WireError) {
         switch try reader.u8("verdict") {
         case 1:
+            let number = try reader.integer("number", as: UInt64.self)
+            let place = try QueuedPlace(from: &reader)
+            let flags = try reader.u8("flags")
             self = .added(
-                number: try reader.integer("number"),
-                place: try QueuedPlace(from: &reader),
-                leased: try reader.u8("flags") & 1 != 0,
+                number: number,
+                place: place,
+                leased: flags & 1 != 0,
                 due: try reader.integer("due"),
-                addedAt: Timestamp(nanoseconds: try reader.integer("added"))
+                addedAt: Timestamp(nanoseconds: try reader.integer("added")),
+                arguments: flags & 2 != 0 ? try PayloadReference(from: &reader) : nil
             )
         case 2:
             let number = try reader.integer("number", as: UInt64.self)
@@ -303,7 +348,7 @@ package enum Verdict {
         case 4:
             let number = try reader.integer("number", as: UInt64.self)
             let task = try LeasedTask(from: &reader)
-            self = .leased(number: number, task, envelope: try Envelope(from: &reader).bytes)
+            self = .leased(number: number, task, envelope: try task.envelope(from: &reader).bytes)
         case 5: self = .stale(number: try reader.integer("number"), status: try reader.status())
         case 6:
             self = .released(

@@ -39,6 +39,9 @@ package struct WireReader {
     /// How many bytes are left.
     @inlinable package var left: Int { bytes.count - place }
 
+    /// How many were read.
+    package var position: Int { place }
+
     @inlinable package var isAtEnd: Bool { place == bytes.count }
 
     @inlinable

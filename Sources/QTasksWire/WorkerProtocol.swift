@@ -77,7 +77,8 @@ package struct WorkerProcess: Hashable, Sendable {
 /// connection, is known as such.
 ///
 /// worker ID (16), process (28), parent's pid (4), slots (4), window (8), names (count 2, then each
-/// behind its count of bytes, 1), running and done (holdings).
+/// behind its count of bytes, 1), running and done (holdings), then, from those who have something to
+/// say there, flags (1: bit 0 it reads the store).
 package struct Hello: Sendable, Equatable {
     package var worker: WorkerID
     package var process: WorkerProcess
@@ -92,6 +93,8 @@ package struct Hello: Sendable, Equatable {
     package var running: [Holding]
     /// Leases whose result it has not heard to be committed.
     package var done: [Holding]
+    /// Large arguments may be told it by their place in the store, which it can open.
+    package var readsStore: Bool
 
     package init(
         worker: WorkerID,
@@ -101,7 +104,8 @@ package struct Hello: Sendable, Equatable {
         window: UInt64,
         names: [String],
         running: [Holding],
-        done: [Holding]
+        done: [Holding],
+        readsStore: Bool = false
     ) {
         self.worker = worker
         self.process = process
@@ -111,6 +115,7 @@ package struct Hello: Sendable, Equatable {
         self.names = names
         self.running = running
         self.done = done
+        self.readsStore = readsStore
     }
 
     package func encoded(number: UInt64 = 0) -> [UInt8] {
@@ -127,6 +132,7 @@ package struct Hello: Sendable, Equatable {
         }
         writer.holdings(running)
         writer.holdings(done)
+        if readsStore { writer.u8(1) }
         return writer.bytes
     }
 
@@ -144,6 +150,32 @@ package struct Hello: Sendable, Equatable {
         }
         running = try reader.holdings("running")
         done = try reader.holdings("done")
+        readsStore = reader.isAtEnd ? false : try reader.u8("flags") & 1 != 0
+    }
+}
+
+/// `HAND_BACK`: tasks that the worker gives back without having begun them (holdings), then, where
+/// there is something to say of them, flags (1: bit 0 their arguments can't be read in the store).
+package struct HandBack: Sendable, Equatable {
+    package var holdings: [Holding]
+    /// The next worker is sent the arguments themselves.
+    package var isUnreadable: Bool
+
+    package init(holdings: [Holding], isUnreadable: Bool = false) {
+        self.holdings = holdings
+        self.isUnreadable = isUnreadable
+    }
+
+    package func encoded() -> [UInt8] {
+        var writer = WireWriter(.handBack, reserving: 24 + 24 * holdings.count)
+        writer.holdings(holdings)
+        if isUnreadable { writer.u8(1) }
+        return writer.bytes
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        holdings = try reader.holdings("holdings")
+        isUnreadable = reader.isAtEnd ? false : try reader.u8("flags") & 1 != 0
     }
 }
 
@@ -176,7 +208,9 @@ package enum ReconcileVerdict: UInt8, Sendable {
 }
 
 /// A task on its way to a worker: lease (8), attempt (4), failures (4), epoch (2), flags (1: bit 0
-/// suspect), reserved (1), added (8, nanoseconds since 1970), envelope.
+/// suspect, bit 1 arguments in the store), reserved (1), added (8, nanoseconds since 1970), envelope.
+///
+/// With arguments in the store a reference (24) and the envelope's head stand for the envelope.
 package struct LeasedTask: Sendable, Equatable {
     package var lease: Lease
     package var attempt: UInt32
@@ -184,6 +218,8 @@ package struct LeasedTask: Sendable, Equatable {
     package var epoch: UInt16
     package var isSuspect: Bool
     package var addedAt: Timestamp
+    /// Where the arguments lie; `nil`: they follow in the envelope.
+    package var arguments: PayloadReference?
 
     package init(
         lease: Lease,
@@ -191,7 +227,8 @@ package struct LeasedTask: Sendable, Equatable {
         failures: UInt32,
         epoch: UInt16,
         isSuspect: Bool,
-        addedAt: Timestamp
+        addedAt: Timestamp,
+        arguments: PayloadReference? = nil
     ) {
         self.lease = lease
         self.attempt = attempt
@@ -199,16 +236,19 @@ package struct LeasedTask: Sendable, Equatable {
         self.epoch = epoch
         self.isSuspect = isSuspect
         self.addedAt = addedAt
+        self.arguments = arguments
     }
 
+    /// Writes it with its envelope, or with the head of that where the arguments are in the store.
     package func write(envelope: UnsafeRawBufferPointer, to writer: inout WireWriter) {
         writer.integer(lease.rawValue)
         writer.integer(attempt)
         writer.integer(failures)
         writer.integer(epoch)
-        writer.u8(isSuspect ? 1 : 0)
+        writer.u8((isSuspect ? 1 : 0) | (arguments != nil ? 2 : 0))
         writer.u8(0)
         writer.integer(addedAt.nanoseconds)
+        arguments?.write(to: &writer)
         writer.raw(envelope)
     }
 
@@ -218,9 +258,20 @@ package struct LeasedTask: Sendable, Equatable {
         attempt = try reader.integer("attempt")
         failures = try reader.integer("failures")
         epoch = try reader.integer("epoch")
-        isSuspect = try reader.u8("flags") & 1 != 0
+        let flags = try reader.u8("flags")
+        isSuspect = flags & 1 != 0
         _ = try reader.u8("reserved")
         addedAt = Timestamp(nanoseconds: try reader.integer("added"))
+        arguments = flags & 2 != 0 ? try PayloadReference(from: &reader) : nil
+    }
+
+    /// Reads what follows it: the envelope, or its head where the arguments are in the store.
+    package func envelope(from reader: inout WireReader) throws(WireError) -> Envelope {
+        guard let arguments else { return try Envelope(from: &reader) }
+        let head = try Envelope(headFrom: &reader)
+        guard head.argumentBytes == Int(arguments.count), head.bytes.count <= arguments.start
+        else { throw .invalid(field: "arguments") }
+        return head
     }
 }
 

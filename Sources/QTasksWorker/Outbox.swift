@@ -130,7 +130,8 @@ struct ResultPacker: Sendable {
     mutating func add(_ entry: ResultEntry) {
         if let writer, writer.count + entry.sizeInMemory > Self.messageBytes { close() }
         if writer == nil {
-            var begun = WireWriter(.results, reserving: 1024)
+            // grown once: what a large result is copied into it isn't copied again
+            var begun = WireWriter(.results, reserving: 512 + entry.sizeInMemory)
             begun.worker(worker)
             writer = begun
         }

@@ -69,6 +69,10 @@ public struct TaskContext: Sendable {
         return logger
     }
 
+    /// Hands over arguments that are in the store, for a handler that
+    /// ``TaskHandler/takesPlaced``.
+    package func takePlaced() -> PlacedArguments? { delivery.takePlaced() }
+
     /// What to throw to give the task up on purpose, as in `throw context.cancel("not wanted")`.
     ///
     /// It ends as `cancel` with this reason and is not tried again.

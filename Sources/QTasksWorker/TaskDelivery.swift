@@ -19,6 +19,7 @@ package final class TaskDelivery: Sendable {
     package let priority: Int16
     package let addedAt: Timestamp
     package let queue: String
+    /// Empty where they are in the store.
     package let arguments: [UInt8]
     package let contentType: String?
     package let headers: [TaskSubmission.Header]
@@ -29,11 +30,18 @@ package final class TaskDelivery: Sendable {
     package let timeLimitMilliseconds: UInt64?
 
     private let cancelled = Atomic(false)
+    private let placed: Mutex<PlacedArguments?>
 
     /// Copies what it needs out of the message.
     ///
     /// - Throws: Where the options can't be read.
-    init(_ task: LeasedTask, _ envelope: Envelope, handler: Int) throws(WireError) {
+    init(
+        _ task: LeasedTask,
+        _ envelope: Envelope,
+        handler: Int,
+        placed: PlacedArguments? = nil
+    ) throws(WireError) {
+        self.placed = Mutex(placed)
         let options = try EnvelopeOptions(envelope.options)
         lease = task.lease
         id = envelope.id
@@ -52,6 +60,23 @@ package final class TaskDelivery: Sendable {
         parent = options.parent
         maxAttempts = options.maxAttempts
         timeLimitMilliseconds = options.timeLimitMilliseconds
+    }
+
+    /// Whether the arguments can be used; called once, before the handler is, from where it will run.
+    ///
+    /// Costs nothing where they came with the message.
+    package func checkArguments() -> Bool {
+        placed.withLock { $0 }?.isSound() ?? true
+    }
+
+    /// Hands over arguments that are in the store; `nil` where they aren't, or were handed over.
+    ///
+    /// They stay mapped for as long as somebody has them.
+    package func takePlaced() -> PlacedArguments? { placed.withLock { $0.take() } }
+
+    /// A copy of the arguments, wherever they are; those in the store are let go.
+    package func takeCopy() -> [UInt8] {
+        takePlaced()?.withBytes { Array($0) } ?? arguments
     }
 
     package var holding: Holding { Holding(id: id, lease: lease) }

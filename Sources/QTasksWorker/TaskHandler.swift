@@ -40,6 +40,9 @@ public struct TaskHandler: Sendable {
 
     public var kind: Kind
 
+    /// Its function takes arguments that are in the store from the context: it gets no copy of them.
+    package var takesPlaced = false
+
     public init(
         name: String,
         retry: RetryPolicy = .none,

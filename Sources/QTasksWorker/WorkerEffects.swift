@@ -54,6 +54,8 @@ package enum WorkerNote: Sendable, Equatable {
     /// The Broker says that a lease is no longer ours.
     case abandoned(TaskID)
     case overTimeLimit(TaskID)
+    /// The arguments are not where the Broker said; it was handed back.
+    case unreadable(TaskID)
     /// So many queued tasks were handed back since none of the running ones came to an end.
     case stalled(Int)
 }
@@ -82,10 +84,11 @@ extension WorkerState {
         outbox.all(now: now, into: &packer)
     }
 
-    /// One message of each kind at most.
+    /// One message of each kind at most, and of hand-backs one of each.
     private mutating func speak(into messages: inout [[UInt8]]) {
         guard session != .none else {
             handBacks.removeAll(keepingCapacity: true)
+            unreadables.removeAll(keepingCapacity: true)
             return
         }
         if session == .welcomed {
@@ -93,10 +96,12 @@ extension WorkerState {
             session = .greeted
         }
         if !handBacks.isEmpty {
-            var writer = WireWriter(.handBack, reserving: 16 + 24 * handBacks.count)
-            writer.holdings(handBacks)
-            messages.append(writer.bytes)
+            messages.append(HandBack(holdings: handBacks).encoded())
             handBacks.removeAll(keepingCapacity: true)
+        }
+        if !unreadables.isEmpty {
+            messages.append(HandBack(holdings: unreadables, isUnreadable: true).encoded())
+            unreadables.removeAll(keepingCapacity: true)
         }
         if isLeaving {
             guard !hasSaidGoodbye else { return }
@@ -119,7 +124,8 @@ extension WorkerState {
             window: announced,
             names: rules.map(\.name),
             running: Array(running),
-            done: outbox.holdings
+            done: outbox.holdings,
+            readsStore: readsStore
         ).encoded(number: greeting)
     }
 

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 package import Logging
+package import QTasksModel
 import Synchronization
 package import ZeroMQ
 
@@ -9,6 +10,8 @@ package final class WorkerInbox: Sendable {
     package enum Event: Sendable {
         /// A handler returned.
         case finished(AttemptEnd)
+        /// Its arguments are not where the worker was told, or not as they were written.
+        case unreadable(Lease)
         /// Run so many tasks at once from now on.
         case setSlots(Int)
         /// Log from this level on.

@@ -76,6 +76,11 @@ struct WorkerLog {
                     "the time limit has passed",
                     metadata: ["task": .string(id.description)]
                 )
+            case .unreadable(let id):
+                logger.info(
+                    "the arguments are not in the store where they were: handed back",
+                    metadata: ["task": .string(id.description)]
+                )
             case .stalled(let count):
                 logger.info(
                     "queued tasks are handed back: the running ones take long",

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+package import AppendLog
 import Glibc
 package import Logging
 import QTasksModel
@@ -37,6 +38,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
 
     private let broker: Socket
     private let storage: Socket
+    private let store: LogRecords?
     private var poll: PollLoop
     private var frames = Frames(capacity: 1)
     private let signals: Int32?
@@ -62,6 +64,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
     ///   - executor: What executes it.
     ///   - slots: Tasks to run at once.
     ///   - endpoints: Where the others are, or will be.
+    ///   - store: The system's store, where large arguments are read; `nil`: it is sent all of them.
     ///   - inbox: How other threads reach the loop.
     ///   - signals: A descriptor that becomes readable when the worker is to leave, if any. The
     ///     caller keeps it open until the loop has ended.
@@ -74,6 +77,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
         executor: Executor,
         slots: Int,
         endpoints: Endpoints,
+        store: LogRecords? = nil,
         inbox: WorkerInbox,
         signals: Int32?,
         context: Context,
@@ -91,6 +95,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
         try storage.connect(to: endpoints.storage)
         self.broker = broker
         self.storage = storage
+        self.store = store
         self.poll = poll
         self.inbox = inbox
         self.signals = signals
@@ -143,7 +148,7 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
             if frames.overflowed {
                 state.countMalformed("more than one frame")
             } else {
-                frames.withBytes(at: 0) { state.receive($0, now: now) }
+                frames.withBytes(at: 0) { state.receive($0, now: now, store: store) }
             }
         }
         frames.clear()
@@ -157,6 +162,9 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
                 running[end.lease] = nil
                 log.returned(end, of: state.task(under: end.lease))
                 state.finished(end, now: now)
+            case .unreadable(let lease):
+                running[lease] = nil
+                state.unreadable(lease)
             case .setSlots(let slots):
                 state.setSlots(slots)
                 log.slots(state.slotCount)
@@ -201,11 +209,19 @@ package struct WorkerLoop<Executor: TaskExecutor>: ~Copyable {
     private mutating func start(_ delivery: TaskDelivery) {
         let operation: @Sendable () async -> Void = { [executor, site, inbox] in
             let startedAt = Timestamp.now
+            guard delivery.checkArguments() else { return inbox.put(.unreadable(delivery.lease)) }
+            let handler = site.handlers[delivery.handler]
+            // whoever looks at the arguments on their way gets an array
+            let isInPlace =
+                handler.takesPlaced && handler.middlewares.isEmpty
+                && executor is DefaultTaskExecutor
             let outcome = await executor.execute(
-                site.handlers[delivery.handler],
-                arguments: delivery.arguments,
+                handler,
+                arguments: isInPlace ? delivery.arguments : delivery.takeCopy(),
                 context: TaskContext(delivery, at: site)
             )
+            // a handler that failed before it took them has left them mapped
+            _ = delivery.takePlaced()
             let end = AttemptEnd(
                 lease: delivery.lease,
                 outcome: outcome,

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import AppendLog
 import CLinux
 import Glibc
 package import Logging
@@ -95,6 +96,7 @@ package enum WorkerRole {
                     broker: home.endpoint(.workers),
                     storage: home.endpoint(.results)
                 ),
+                store: LogRecords(home.storePath),
                 inbox: inbox,
                 signals: signals.descriptor,
                 context: try Context(),

@@ -2,6 +2,7 @@
 //
 // What each message of the Broker does to a worker.
 
+import AppendLog
 import QTasksModel
 import QTasksWire
 
@@ -9,14 +10,16 @@ extension WorkerState {
     mutating func receive(
         _ header: MessageHeader,
         _ reader: inout WireReader,
-        now: Now
+        now: Now,
+        _ store: LogRecords?
     ) throws(WireError) {
         switch header.command {
         case .welcome:
             greeting = header.number
+            readsStore = store?.canBeOpened ?? false
             welcome(try Welcome(from: &reader))
         case .reconciled: try reconciled(&reader, now: now)
-        case .work: try work(&reader, now: now)
+        case .work: try work(&reader, now: now, store)
         case .softCancel: try softCancel(&reader)
         case .notice:
             _ = try reader.integer("incarnation", as: UInt32.self)
@@ -42,6 +45,7 @@ extension WorkerState {
         resultBytesMax = Int(welcome.maxPayload)
         // HELLO doesn't list them, which says the same.
         handBacks.removeAll(keepingCapacity: true)
+        unreadables.removeAll(keepingCapacity: true)
     }
 
     private mutating func reconciled(_ reader: inout WireReader, now: Now) throws(WireError) {
@@ -62,7 +66,11 @@ extension WorkerState {
         session = .open
     }
 
-    private mutating func work(_ reader: inout WireReader, now: Now) throws(WireError) {
+    private mutating func work(
+        _ reader: inout WireReader,
+        now: Now,
+        _ store: LogRecords?
+    ) throws(WireError) {
         // Before WELCOME there is nobody who could have sent it to us.
         guard session != .none else { return }
         let acknowledged = Int(try reader.integer("acknowledgements", as: UInt32.self))
@@ -70,13 +78,18 @@ extension WorkerState {
         for _ in 0..<acknowledged { outbox.remove(try reader.lease("acknowledgement")) }
         while !reader.isAtEnd {
             let task = try LeasedTask(from: &reader)
-            let envelope = try Envelope(from: &reader)
+            let envelope = try task.envelope(from: &reader)
             received += 1
-            take(task, envelope, now: now)
+            take(task, envelope, now: now, store)
         }
     }
 
-    private mutating func take(_ task: LeasedTask, _ envelope: Envelope, now: Now) {
+    private mutating func take(
+        _ task: LeasedTask,
+        _ envelope: Envelope,
+        now: Now,
+        _ store: LogRecords?
+    ) {
         guard held[task.lease] == nil, !outbox.contains(task.lease) else { return }
         if isTracing { receivedIDs.append(envelope.id) }
         guard !isLeaving, let handler = names.number(of: envelope.name) else {
@@ -84,8 +97,16 @@ extension WorkerState {
             handBacks.append(Holding(id: envelope.id, lease: task.lease))
             return
         }
+        var placed: PlacedArguments?
+        if let reference = task.arguments {
+            // mapped at once: from then on the segment may go
+            placed = store.flatMap { try? PlacedArguments(reference, envelope.bytes, in: $0) }
+            guard placed != nil else {
+                return giveBackUnreadable(Holding(id: envelope.id, lease: task.lease))
+            }
+        }
         do {
-            let delivery = try TaskDelivery(task, envelope, handler: handler)
+            let delivery = try TaskDelivery(task, envelope, handler: handler, placed: placed)
             held[task.lease] = Held(delivery: delivery)
             queue.append(delivery)
             queued += 1

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+package import AppendLog
 package import QTasksModel
 package import QTasksWire
 
@@ -89,6 +90,8 @@ package struct WorkerState: Sendable {
     var announced: UInt64 = 0
     var hasSaidGoodbye = false
     var resultBytesMax = Int.max
+    /// The store is there to be read, as HELLO says.
+    var readsStore = false
 
     // Of the tasks held. `occupied` counts slots, `over` those of them whose task is over.
     var held: [Lease: Held] = [:]
@@ -108,6 +111,7 @@ package struct WorkerState: Sendable {
 
     // What the turn has come to so far.
     var handBacks: [Holding] = []
+    var unreadables: [Holding] = []
     var packer: ResultPacker
     var cancels: [TaskDelivery] = []
     var resendsAll = false
@@ -153,7 +157,7 @@ package struct WorkerState: Sendable {
     /// Handlers whose outcome was decided without them are not waited for.
     package var isFinished: Bool {
         isLeaving && queued == 0 && occupied == over && outbox.isEmpty && packer.isEmpty
-            && handBacks.isEmpty
+            && handBacks.isEmpty && unreadables.isEmpty
     }
 
     /// Tasks that it runs at once.
@@ -165,13 +169,22 @@ package struct WorkerState: Sendable {
     // MARK: Events
 
     /// A message of the Broker.
-    package mutating func receive(_ message: UnsafeRawBufferPointer, now: Now) {
+    ///
+    /// - Parameters:
+    ///   - message: Its bytes.
+    ///   - now: When it came.
+    ///   - store: Where large arguments are read, lent for the message; `nil`: nowhere.
+    package mutating func receive(
+        _ message: UnsafeRawBufferPointer,
+        now: Now,
+        store: LogRecords? = nil
+    ) {
         // A ROUTER probes too; whoever binds has nothing to tell by it.
         guard !message.isEmpty else { return }
         var reader = WireReader(message)
         do {
             let header = try MessageHeader.read(from: &reader)
-            try receive(header, &reader, now: now)
+            try receive(header, &reader, now: now, store)
         } catch {
             countMalformed("\(error)")
         }
@@ -202,6 +215,20 @@ package struct WorkerState: Sendable {
         }
     }
 
+    /// A task that was to run has arguments in the store that can't be used: it is given back, and
+    /// comes to its next worker with them.
+    package mutating func unreadable(_ lease: Lease) {
+        guard let task = held[lease], task.phase != .queued else { return }
+        held[lease] = nil
+        occupied -= 1
+        guard task.phase != .over else {
+            over -= 1
+            return
+        }
+        forgetLimit(of: task)
+        giveBackUnreadable(task.delivery.holding)
+    }
+
     /// The time of ``nextDeadline`` has come.
     ///
     /// Earlier or later calls do no harm.
@@ -230,6 +257,11 @@ package struct WorkerState: Sendable {
     }
 
     // MARK: For the other files
+
+    mutating func giveBackUnreadable(_ holding: Holding) {
+        unreadables.append(holding)
+        note(.unreadable(holding.id))
+    }
 
     mutating func countMalformed(_ why: String) {
         malformedCount += 1

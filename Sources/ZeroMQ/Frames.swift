@@ -62,6 +62,14 @@ public struct Frames: ~Copyable {
         rawBytes(at: index).isEmpty
     }
 
+    /// One frame for longer than its turn, without a copy: it is shared with libzmq.
+    ///
+    /// For large ones that are passed on; a small one keeps the 8 KiB with it that it came in.
+    public borrowing func keep(at index: Int) -> ReceivedBytes {
+        precondition(index >= 0 && index < count, "the message has no such frame")
+        return ReceivedBytes(sharing: messages + index)
+    }
+
     /// One frame as a routing id: on a ROUTER the first frame is always one.
     public borrowing func routingID(at index: Int) -> RoutingID {
         RoutingID(rawBytes(at: index))
@@ -136,6 +144,30 @@ public struct Frames: ~Copyable {
         zmq_msg_init(message)
     }
 }
+
+/// A received frame that lives on: libzmq counts who holds its bytes.
+public final class ReceivedBytes {
+    public let bytes: UnsafeRawBufferPointer
+    private let message: UnsafeMutablePointer<zmq_msg_t>
+
+    fileprivate init(sharing source: UnsafeMutablePointer<zmq_msg_t>) {
+        message = .allocate(capacity: 1)
+        message.initialize(to: zmq_msg_t())
+        zmq_msg_init(message)
+        guard zmq_msg_copy(message, source) == 0 else {
+            preconditionFailure("a message that was received can be shared")
+        }
+        bytes = UnsafeRawBufferPointer(start: zmq_msg_data(message), count: zmq_msg_size(message))
+    }
+
+    deinit {
+        zmq_msg_close(message)
+        message.deallocate()
+    }
+}
+
+// The bytes are only read; zmq_msg_close(3) counts atomically, on whatever thread it is called.
+extension ReceivedBytes: @unchecked Sendable {}
 
 extension Socket {
     /// Takes the next whole message, if one is there.

@@ -27,6 +27,23 @@ public enum SendOutcome: Sendable, Equatable {
     case broken
 }
 
+/// A frame that is sent without being copied.
+public struct LentFrame: Sendable {
+    let lent: LentBytes
+
+    /// - Parameters:
+    ///   - bytes: What is sent.
+    ///   - whenReturned: Called once libzmq is done with them, sent or not, on any thread.
+    public init(_ bytes: [UInt8], whenReturned: (@Sendable () -> Void)? = nil) {
+        lent = LentBytes(.array(bytes), whenReturned)
+    }
+
+    /// A part of a frame that was received.
+    public init(_ received: ReceivedBytes, _ range: Range<Int>) {
+        lent = LentBytes(.received(received, range), nil)
+    }
+}
+
 extension Socket {
     /// From this size on libzmq reads an array in place instead of copying it.
     ///
@@ -101,6 +118,30 @@ extension Socket {
 }
 
 extension Socket {
+    /// Sends a message of two frames, the second without copying it.
+    @discardableResult
+    public borrowing func send(
+        _ bytes: [UInt8],
+        with frame: LentFrame
+    ) throws(ZeroMQError) -> SendOutcome {
+        let first = try outcome(ofFirst: sendFrame(bytes, more: true))
+        guard first == .sent else { return first }
+        return send(lent: frame.lent, more: false) == 0 ? .sent : .broken
+    }
+
+    /// Sends one frame to one of a ROUTER's peers, without copying it.
+    @discardableResult
+    public borrowing func send(
+        _ frame: LentFrame,
+        to peer: RoutingID
+    ) throws(ZeroMQError) -> SendOutcome {
+        let first = try address(peer)
+        guard first == .sent else { return first }
+        return send(lent: frame.lent, more: false) == 0 ? .sent : .broken
+    }
+}
+
+extension Socket {
     private func address(_ peer: RoutingID) throws(ZeroMQError) -> SendOutcome {
         try outcome(ofFirst: peer.withBytes { sendCopy(of: $0, more: true) })
     }
@@ -131,7 +172,7 @@ extension Socket {
     /// - Returns: 0, or the `errno` of `zmq_msg_send(3)`; so do those below.
     func sendFrame(_ bytes: [UInt8], more: Bool) -> Int32 {
         if bytes.count >= Self.lentBytesMin {
-            return send(lent: LentBytes(bytes), more: more)
+            return send(lent: LentBytes(.array(bytes), nil), more: more)
         }
         return bytes.withUnsafeBytes { sendCopy(of: $0, more: more) }
     }
@@ -150,9 +191,7 @@ extension Socket {
     }
 
     func send(lent: LentBytes, more: Bool) -> Int32 {
-        // The address outlives the closure: an array's buffer does not move while `lent` holds it,
-        // and nobody writes to a buffer that somebody else holds. libzmq only reads.
-        let (start, count) = lent.bytes.withUnsafeBytes { ($0.baseAddress, $0.count) }
+        let (start, count) = lent.place
         let giveBack: @convention(c) (UnsafeMutableRawPointer?, UnsafeMutableRawPointer?) -> Void =
             {
                 guard let lent = $1 else { return }
@@ -185,11 +224,38 @@ extension Socket {
     }
 }
 
-/// An array that libzmq reads in place, and gives back on one of its own threads.
+/// Bytes that libzmq reads in place, and gives back on one of its own threads.
 final class LentBytes: Sendable {
-    let bytes: [UInt8]
+    enum Owner: Sendable {
+        case array([UInt8])
+        case received(ReceivedBytes, Range<Int>)
+    }
 
-    init(_ bytes: [UInt8]) {
-        self.bytes = bytes
+    private let owner: Owner
+    private let whenReturned: (@Sendable () -> Void)?
+
+    init(_ owner: Owner, _ whenReturned: (@Sendable () -> Void)?) {
+        self.owner = owner
+        self.whenReturned = whenReturned
+    }
+
+    convenience init(_ bytes: [UInt8]) {
+        self.init(.array(bytes), nil)
+    }
+
+    deinit {
+        whenReturned?()
+    }
+
+    /// The address outlives the closure: an array's buffer does not move while this holds it, and
+    /// nobody writes to a buffer that somebody else holds.
+    ///
+    /// libzmq only reads.
+    var place: (start: UnsafeRawPointer?, count: Int) {
+        switch owner {
+        case .array(let bytes): bytes.withUnsafeBytes { ($0.baseAddress, $0.count) }
+        case .received(let received, let range):
+            (received.bytes.baseAddress.map { $0 + range.lowerBound }, range.count)
+        }
     }
 }

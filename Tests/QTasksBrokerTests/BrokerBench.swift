@@ -17,6 +17,7 @@ struct BrokerBench {
     var proposals: [HeldProposal] = []
     var toClients: [(session: Session, message: [UInt8])] = []
     var toWorkers: [(session: Session, message: [UInt8])] = []
+    var placed: [PlacedReply] = []
     var deeds: [BrokerOutbox.Deed] = []
 
     /// The log, as far as numbers go.
@@ -42,7 +43,8 @@ struct BrokerBench {
             counts: Bool
         )
         case watch(TaskID)
-        case read(number: UInt64, id: TaskID)
+        case read(number: UInt64, id: TaskID, isWhole: Bool)
+        case reader(WorkerID, Bool)
         case worker(WorkerID)
         case count(number: UInt64)
         case compact(number: UInt64)
@@ -175,7 +177,7 @@ struct BrokerBench {
                 try verdicts(
                     .released(number: number, holding: holding, status: .new, isSuspect: isShared)
                 )
-            case .watch, .read, .worker, .count, .compact: proposals.append(proposal)
+            case .watch, .read, .worker, .count, .compact, .reader: proposals.append(proposal)
             }
         }
     }
@@ -310,7 +312,8 @@ struct BrokerBench {
         toClients += outbox.toClients
         toWorkers += outbox.toWorkers
         deeds += outbox.deeds
-        for message in outbox.toStorage { message.withUnsafeBytes { read($0) } }
+        placed += outbox.placed
+        for message in outbox.toStorage.map(\.joined) { message.withUnsafeBytes { read($0) } }
     }
 
     private mutating func read(_ message: UnsafeRawBufferPointer) {
@@ -358,7 +361,9 @@ struct BrokerBench {
                 )
             )
         case .watch(let id): proposals.append(.watch(id))
-        case .read(let number, let id): proposals.append(.read(number: number, id: id))
+        case .read(let number, let id, let isWhole):
+            proposals.append(.read(number: number, id: id, isWhole: isWhole))
+        case .reader(let id, let isReader): proposals.append(.reader(id, isReader))
         case .worker(let id, _): proposals.append(.worker(id))
         case .count(let number): proposals.append(.count(number: number))
         case .compact(let number): proposals.append(.compact(number: number))

@@ -68,7 +68,7 @@ struct `Answering clients` {
         )
         #expect(bench.takeProposals() == [.watch(id)])
         bench.pass(10_000_000)
-        guard case .read(let number, id) = bench.takeProposals().first else {
+        guard case .read(let number, id, false) = bench.takeProposals().first else {
             Issue.record("no read when the wait is over")
             return
         }
@@ -83,7 +83,7 @@ struct `Answering clients` {
         var bench = try BrokerBench()
         let id = TaskID()
         bench.client(GetMessage(options: [], ids: [id]).encoded(number: 5))
-        guard case .read(let number, id) = bench.takeProposals().first else {
+        guard case .read(let number, id, false) = bench.takeProposals().first else {
             Issue.record("no read")
             return
         }

@@ -68,7 +68,7 @@ struct `Unlucky interleavings` {
         for bytes in [writer.bytes, snapshot] {
             try bytes.withUnsafeBytes { try bench.broker.storageMessage($0) }
         }
-        let proposals = try #require(bench.broker.flush().toStorage.first)
+        let proposals = try #require(bench.broker.flush().toStorage.first?.joined)
         try proposals.withUnsafeBytes { bytes in
             var reader = WireReader(bytes)
             #expect(try MessageHeader.read(from: &reader).number == 1)

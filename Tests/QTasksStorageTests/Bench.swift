@@ -22,13 +22,15 @@ enum Told: Equatable {
 
     init(_ verdict: Verdict) throws {
         switch verdict {
-        case .added(let number, let place, let leased, let due, _):
+        case .added(let number, let place, let leased, let due, _, _):
             self = .added(number, sequence: place.sequence, leased: leased, isDelayed: due > 0)
         case .exists(let number, let sequence, let status):
             self = .exists(number, sequence: sequence, status)
         case .refused(let number, let refusal): self = .refused(number, refusal.code)
         case .leased(let number, let task, let envelope):
-            self = .leased(number, task, arguments: Array(try Envelope(envelope).arguments))
+            var reader = WireReader(envelope)
+            let arguments = try task.envelope(from: &reader).arguments
+            self = .leased(number, task, arguments: Array(arguments))
         case .stale(let number, let status): self = .stale(number, status)
         case .released(let number, _, let status, let isSuspect):
             self = .released(number, status, isSuspect: isSuspect)
@@ -249,7 +251,7 @@ struct Bench {
 
     /// What is known of a task now.
     mutating func record(_ id: TaskID) throws -> TaskRecord? {
-        propose(.read(number: 77, id: id))
+        propose(.read(number: 77, id: id, isWhole: true))
         for told in try synced() {
             if case .record(77, let record) = told { return record }
         }

@@ -16,6 +16,8 @@ final class MemoryLog: TaskLog {
     var refusal: AppendLogError?
     private(set) var records: [Record] = []
     private(set) var marks = Watermarks(written: 0, durable: 0)
+    /// How often each segment is held.
+    private(set) var holds: [UInt32: Int] = [:]
 
     var last: UInt64 { UInt64(records.count) }
 
@@ -40,6 +42,26 @@ final class MemoryLog: TaskLog {
         }
         return records[Int(position.offset)].payload.withUnsafeBytes(body)
     }
+
+    func withStart<Result>(
+        of position: RecordPosition,
+        _ body: (RecordStart) -> Result
+    ) throws(AppendLogError) -> Result? {
+        guard position.offset < marks.written else { return nil }
+        return try withRecord(at: position) { bytes in
+            body(
+                RecordStart(
+                    sequence: UInt64(position.offset) + 1,
+                    recordBytes: bytes.count,
+                    bytes: UnsafeRawBufferPointer(rebasing: bytes.prefix(RecordStart.byteCount))
+                )
+            )
+        }
+    }
+
+    func hold(_ segment: UInt32) { holds[segment, default: 0] += 1 }
+
+    func unhold(_ segment: UInt32) { holds[segment, default: 0] -= 1 }
 
     func write() {
         marks.written = last
@@ -68,7 +90,8 @@ final class MemoryLog: TaskLog {
     private func place(_ index: Int) -> StoredPlace {
         StoredPlace(
             sequence: UInt64(index) + 1,
-            position: RecordPosition(segment: 1, offset: UInt32(index))
+            position: RecordPosition(segment: 1, offset: UInt32(index)),
+            bytes: records[index].payload.count
         )
     }
 }

@@ -112,7 +112,7 @@ struct `Storage on a real log` {
         #expect(replayed.tasks.entries == live)
         replayed.brokerSession(incarnation: again.incarnation, globalConfigPid: 0)
         _ = replayed.flush()
-        Self.propose([.read(number: 4, id: tasks[7].id)], to: &replayed, again)
+        Self.propose([.read(number: 4, id: tasks[7].id, isWhole: false)], to: &replayed, again)
         replayed.watermarks(again.watermarks(), log: again)
         let answer = try #require(replayed.flush().toBroker.first)
         try answer.withUnsafeBytes { bytes in

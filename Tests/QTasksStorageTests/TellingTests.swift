@@ -73,7 +73,7 @@ struct `The order of durability` {
         let id = try bench.runningTask(first)
         bench.push(id, first)
         bench.propose(.watch(id: id))
-        bench.propose(.read(number: 8, id: id))
+        bench.propose(.read(number: 8, id: id, isWhole: false))
         #expect(try bench.written().isEmpty)
         let told = try bench.synced()
         #expect(told.count == 3)
@@ -159,7 +159,7 @@ struct `Waiting for a task's end` {
 
     @Test mutating func `of one that isn't there is answered at once`() throws {
         let id = bench.newID()
-        bench.propose(.watch(id: id), .read(number: 5, id: id))
+        bench.propose(.watch(id: id), .read(number: 5, id: id, isWhole: false))
         #expect(try bench.told() == [.final(id, nil), .record(5, nil)])
     }
 }

@@ -36,6 +36,7 @@ struct Bench {
         case hello(Hello)
         case credit(UInt64)
         case handBack([Holding])
+        case unreadable([Holding])
         case goodbye
     }
 
@@ -202,7 +203,7 @@ struct Bench {
             switch said {
             case .hello(let hello): windows = [hello.window]
             case .credit(let window): windows.append(window)
-            case .handBack, .goodbye: break
+            case .handBack, .unreadable, .goodbye: break
             }
         }
         return windows
@@ -249,7 +250,10 @@ struct Bench {
             switch header.command {
             case .hello: return .hello(try Hello(from: &reader))
             case .credit: return .credit(try CreditMessage.read(from: &reader))
-            case .handBack: return .handBack(try reader.holdings("holdings"))
+            case .handBack:
+                let message = try HandBack(from: &reader)
+                return message.isUnreadable
+                    ? .unreadable(message.holdings) : .handBack(message.holdings)
             case .goodbye: return .goodbye
             default: throw WireError.invalid(field: "command")
             }

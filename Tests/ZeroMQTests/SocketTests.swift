@@ -85,7 +85,7 @@ struct `A socket` {
         var patience = try Patience()
         let line = try line()
         var lent: LentBytes? = LentBytes(Array(repeating: 7, count: 1 << 20))
-        let address = lent?.bytes.withUnsafeBytes { $0.baseAddress }
+        let address = lent?.place.start
         weak let witness = lent
         if let lent { #expect(line.push.send(lent: lent, more: false) == 0) }
         lent = nil

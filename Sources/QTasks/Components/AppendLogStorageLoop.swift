@@ -177,7 +177,7 @@ struct AppendLogStorageLoop: ~Copyable {
             state.decideReleases(now: .current, log: log)
         case .record(let id, let answer):
             waiting.open[number] = .record(answer)
-            propose(.read(number: number, id: id))
+            propose(.read(number: number, id: id, isWhole: true))
         case .save(let result, let answer): save(result, answer)
         case .unfinished(let sequence, let count, let answer):
             answer.resume(returning: .success(unfinished(after: sequence, atMost: count)))

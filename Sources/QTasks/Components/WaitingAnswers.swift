@@ -90,7 +90,7 @@ struct WaitingAnswers {
 
     private mutating func settle(_ verdict: Verdict) throws(WireError) {
         switch verdict {
-        case .added(let number, let place, _, let due, _):
+        case .added(let number, let place, _, let due, _, _):
             added(number, place.sequence, due == 0 ? .new : .scheduled)
         case .exists(let number, let sequence, let status): added(number, sequence, status)
         case .refused(let number, let refusal):

@@ -202,6 +202,7 @@ private struct HistoryText {
             case .handedBack: "its worker handed it back"
             case .drain: "the system was stopping"
             case .goneBefore: "its worker was gone"
+            case .unreadable: "its worker could not read its arguments in the store"
             }
         if isCounted { text += ", counted as a death" }
         if isSuspect { text += ", not alone in it: runs alone from now on" }
