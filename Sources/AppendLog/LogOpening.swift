@@ -233,6 +233,7 @@ struct LogOpening {
     private mutating func readAll() throws(AppendLogError) -> SegmentHeader? {
         var isStopped = false
         var endsLoose = false
+        var isBeyondMark = false
         for link in chain.links where link.header.index >= start.segment {
             if let missing = link.missing, missing > start, !isStopped {
                 noteMissing(missing)
@@ -252,6 +253,7 @@ struct LogOpening {
             while let item = scan.next() {
                 defer { start = scan.offset }
                 let position = RecordPosition(segment: link.header.index, offset: UInt32(start))
+                isBeyondMark = isBeyondMark || position >= meta.mark
                 switch item {
                 case .record(let header, let offset, let isSound) where !isStopped:
                     let view = RecordView(
@@ -274,7 +276,7 @@ struct LogOpening {
         }
         if meta.mark.segment > chain.links.last?.header.index ?? 0 { noteMissing(meta.mark) }
         if let lost = order.finish() { note(lost, at: end) }
-        guard meta.isClean, tail == nil, !isStopped, !endsLoose,
+        guard meta.isClean, tail == nil, !isStopped, !endsLoose, !isBeyondMark,
             order.durable == meta.durableAtLeast,
             let last = chain.links.last?.header, last.index == newestIndex,
             last.index == meta.mark.segment, end == meta.mark || isEmptySegment(last)

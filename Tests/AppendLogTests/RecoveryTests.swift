@@ -147,6 +147,22 @@ struct `Opening a damaged store` {
         #expect(again.log.recovery.lost.isEmpty, "the torn bytes aren't read again")
     }
 
+    @Test func `whatever stands behind the end of a closed store is not written over`() throws {
+        let disk = try store(isClosed: true)
+        let original = try #require(disk.contents(of: segmentPath(1)))
+        let group = Array(original[1024..<1048])
+        for rest in [[1], [UInt8](repeating: 7, count: 24), group] {
+            let copy = disk.copy()
+            copy.setContents(of: segmentPath(1), to: original + rest)
+            let log = try Opened(copy, .plain).log
+            #expect(log.segments.map(\.index) == [1, 2])
+            #expect(log.recovery.lost.isEmpty && log.recovery.damaged.isEmpty)
+            try log.append(kind: 1, payload: [1])
+            try log.close()
+            #expect(try Opened(copy, .plain).entries.count == Self.count + 1)
+        }
+    }
+
     @Test func `a store of a later version is refused and left alone`() throws {
         let disk = try store(isClosed: true)
         for name in [metaPath, segmentPath(1)] {
