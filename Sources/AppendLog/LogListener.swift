@@ -17,13 +17,23 @@ public struct LogListener {
     /// can't.
     public var damaged: ((borrowing RecordView) -> Void)?
 
+    /// Called for each record that is appended again since it wasn't known to be durable, if its owner
+    /// keeps places of records in records: those change with it.
+    ///
+    /// The second argument tells where a record lies from now on, `nil` where it did not move. Gives the
+    /// payload with the new places, which is as long as it was, or `nil` where nothing changes in it.
+    public var relocate:
+        ((borrowing RecordView, (RecordPosition) -> RecordPosition?) -> [UInt8]?)?
+
     public init(
         restore: ((CheckpointPart) -> Bool)? = nil,
         damaged: ((borrowing RecordView) -> Void)? = nil,
+        relocate: ((borrowing RecordView, (RecordPosition) -> RecordPosition?) -> [UInt8]?)? = nil,
         replay: @escaping (borrowing RecordView) -> Void
     ) {
         self.replay = replay
         self.restore = restore
         self.damaged = damaged
+        self.relocate = relocate
     }
 }

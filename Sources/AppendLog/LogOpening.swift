@@ -29,6 +29,8 @@ struct LogOpening {
         max(end, chain.beforeEmpty(meta.mark))
     }
     private var tail: Tail?
+    /// Where the records lie that were appended again.
+    private var moved: [RecordPosition: RecordPosition] = [:]
     /// Those that can be used, newest first.
     private var checkpoints: [CheckpointFile] = []
     /// What was opened on the way to the new segment, or is written to from now on.
@@ -331,18 +333,31 @@ struct LogOpening {
         report.records += 1
         guard !isDurable else { return listener.replay(view) }
         report.recordsRewritten += 1
-        try listener.replay(rewrite(view))
+        if let payload = relocated(view) {
+            try payload.withBytes { (payload) throws(AppendLogError) in
+                try rewrite(view, payload)
+            }
+        } else {
+            try rewrite(view, view.payload)
+        }
+    }
+
+    private func relocated(_ view: borrowing RecordView) -> [UInt8]? {
+        listener.relocate?(view) { moved[$0] }
     }
 
     // MARK: The new segment
 
-    /// Appends a record that may only be in the page cache to the new segment.
+    /// Appends a record that may only be in the page cache to the new segment, and shows it to the owner
+    /// from there.
     private mutating func rewrite(
-        _ view: borrowing RecordView
-    ) throws(AppendLogError) -> RecordView {
+        _ view: borrowing RecordView,
+        _ payload: UnsafeRawBufferPointer
+    ) throws(AppendLogError) {
+        precondition(payload.count == view.payload.count, "a record stays as long as it is")
         if tail == nil { try beginTail() }
         guard var tail else { preconditionFailure("a tail was just begun") }
-        let (sequence, payload) = (view.sequence, view.payload)
+        let sequence = view.sequence
         let position = tail.assembler.append(
             kind: view.kind,
             flags: view.flags,
@@ -359,7 +374,8 @@ struct LogOpening {
             payloadChecksum: 0
         )
         header.source = view.source
-        return RecordView(header, at: position, payload: payload)
+        if listener.relocate != nil { moved[view.position] = position }
+        listener.replay(RecordView(header, at: position, payload: payload))
     }
 
     private mutating func beginTail() throws(AppendLogError) {

@@ -58,6 +58,7 @@ package struct OpenedStore {
                 return state.restore(part, &reading)
             },
             damaged: { damaged.append(DamagedTask($0)) },
+            relocate: { StoredCarried.relocated($0, $1) },
             replay: { record in
                 observe?(record)
                 do {

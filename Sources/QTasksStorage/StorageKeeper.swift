@@ -121,9 +121,12 @@ package struct StorageKeeper {
         for task in due {
             switch state.expire(task, now: now, log: log) {
             case .forgotten: continue
-            case .notYet, .noRoom:
+            case .notYet:
                 isExpiryStuck = true
                 return .waiting
+            case .noRoom:
+                isExpiryStuck = true
+                return .idle
             }
         }
         return due.count < Self.expiriesAtATime ? .idle : .soon
@@ -137,17 +140,16 @@ package struct StorageKeeper {
         _ isOver: () -> Bool
     ) -> Pace {
         forgetOldCheckpoints(log, state)
+        if log.checkpointFailure != nil {
+            log.abandonCheckpoint()
+            walk = nil
+            checkpointFailedAt = checkpointFailedAt ?? log.bytesSinceCheckpoint
+        }
         if walk == nil {
             guard !log.isWritingCheckpoint, isCheckpointDue(log), log.hasRoom else { return .idle }
             checkpointFailedAt = nil
             log.beginCheckpoint()
             walk = CheckpointWalk()
-        }
-        if log.checkpointFailure != nil {
-            log.abandonCheckpoint()
-            walk = nil
-            checkpointFailedAt = checkpointFailedAt ?? log.bytesSinceCheckpoint
-            return .idle
         }
         while walk != nil, log.takesCheckpointBlocks {
             advance(state, log)

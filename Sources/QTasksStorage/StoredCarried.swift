@@ -95,6 +95,32 @@ extension StoredCarried {
     }
 }
 
+extension StoredCarried {
+    /// Where its result lies, counted from the end of the add.
+    private static let finishedOffset = 48
+
+    /// The payload of a `CARRIED` with its result where that lies now; `nil` for any other record, and
+    /// where it has not moved.
+    ///
+    /// - Parameter moved: Tells where a record lies now, if it has moved.
+    static func relocated(
+        _ view: borrowing RecordView,
+        _ moved: (RecordPosition) -> RecordPosition?
+    ) -> [UInt8]? {
+        guard view.kind == StoredKind.carried.rawValue else { return nil }
+        var reader = WireReader(view.payload)
+        guard let carried = try? StoredCarried(from: &reader), let place = moved(carried.finished)
+        else { return nil }
+        let offset = view.payload.count - stateBytes + finishedOffset
+        var writer = WireWriter()
+        writer.integer(place.segment)
+        writer.integer(place.offset)
+        var payload = Array(view.payload)
+        payload.replaceSubrange(offset..<offset + writer.count, with: writer.bytes)
+        return payload
+    }
+}
+
 /// `EXPIRE`: at (8), task ID (16).
 package struct StoredExpire {
     package var at: Timestamp
