@@ -22,8 +22,7 @@ public struct LogListener {
     ///
     /// The second argument tells where a record lies from now on, `nil` where it did not move. Gives the
     /// payload with the new places, which is as long as it was, or `nil` where nothing changes in it.
-    public var relocate:
-        ((borrowing RecordView, (RecordPosition) -> RecordPosition?) -> [UInt8]?)?
+    public var relocate: ((borrowing RecordView, (RecordPosition) -> RecordPosition?) -> [UInt8]?)?
 
     public init(
         restore: ((CheckpointPart) -> Bool)? = nil,

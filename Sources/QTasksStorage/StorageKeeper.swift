@@ -39,6 +39,9 @@ package struct StorageKeeper {
     private static let entriesAtATime = 256
     private static let recordsAtATime = 16
 
+    /// Where room is short, that much is worth copying all that is alive.
+    private static let bytesWorthwhile = 1 << 20
+
     private let settings: Settings
     private var walk: CheckpointWalk?
     private var newestCheckpoint: UInt32 = 0
@@ -280,7 +283,9 @@ package struct StorageKeeper {
             if oldest.index < before { return true }
             forcedBefore = nil
         }
-        let first = log.hasRoom ? base(log, state).firstSegment : .max
+        // history goes before anything is refused
+        let isAlmostFull = log.isAlmostFull
+        let first = isAlmostFull ? .max : base(log, state).firstSegment
         guard oldest.index < first else { return false }
         var (alive, dead) = (0, 0)
         for segment in log.segments {
@@ -289,6 +294,7 @@ package struct StorageKeeper {
             alive += living
             dead += max(0, end - living)
         }
-        return log.hasRoom ? dead > alive : dead >= 1 << 20
+        guard log.hasRoom else { return dead >= Self.bytesWorthwhile }
+        return isAlmostFull ? dead > min(alive, max(alive / 4, Self.bytesWorthwhile)) : dead > alive
     }
 }

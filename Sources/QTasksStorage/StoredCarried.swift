@@ -99,10 +99,12 @@ extension StoredCarried {
     /// Where its result lies, counted from the end of the add.
     private static let finishedOffset = 48
 
-    /// The payload of a `CARRIED` with its result where that lies now; `nil` for any other record, and
-    /// where it has not moved.
+    /// Has a record that is appended again speak of the place where its task's result lies then.
     ///
-    /// - Parameter moved: Tells where a record lies now, if it has moved.
+    /// - Parameters:
+    ///   - view: A record of any kind.
+    ///   - moved: Tells where a record lies from now on, if it has moved.
+    /// - Returns: The payload; `nil` where nothing changes in it.
     static func relocated(
         _ view: borrowing RecordView,
         _ moved: (RecordPosition) -> RecordPosition?
