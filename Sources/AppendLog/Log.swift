@@ -334,6 +334,13 @@ extension Log {
         !board.isShortOfSpace.load(ordering: .relaxed)
     }
 
+    /// Whether ``hasRoom`` is about to become `false`, or is: within a few segments.
+    ///
+    /// Who gives something up now loses no time then.
+    public var isAlmostFull: Bool {
+        board.look { $0.isAlmostShortOfSpace }
+    }
+
     /// Bytes behind the last record that are the log's already, in this segment and the next.
     public var preparedBytesLeft: Int {
         let end = assembler.end

@@ -80,6 +80,8 @@ struct LogJobs {
     private(set) var keeping: LogKeeping
     /// The file system has no more than the share that is to stay free.
     private var isDiskShort = false
+    /// The same, but for a few segments.
+    private var isDiskAlmostShort = false
     /// There is no room but what is prepared.
     private(set) var isAtLimit = false
     private(set) var failure: AppendLogError?
@@ -402,6 +404,12 @@ extension LogJobs {
             || !quotaAdmits(options.reserveBytes + options.zeroFillChunkBytes)
     }
 
+    /// It is a few segments until then: time to make room.
+    var isAlmostShortOfSpace: Bool {
+        isShortOfSpace || isDiskAlmostShort
+            || !quotaAdmits(2 * options.reserveBytes + options.zeroFillChunkBytes)
+    }
+
     /// What the quota still lets in, in bytes; `nil` where there is none.
     var quotaBytesLeft: Int? {
         options.quotaBytes.map { $0 - keeping.bytesUsed }
@@ -416,6 +424,7 @@ extension LogJobs {
     mutating func measured(_ space: LogFileSystemSpace) {
         let reserve = Int(Double(space.totalBytes) * options.freeShare)
         isDiskShort = space.freeBytes <= reserve
+        isDiskAlmostShort = space.freeBytes <= reserve + options.reserveBytes
     }
 }
 

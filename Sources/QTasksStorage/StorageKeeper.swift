@@ -39,6 +39,9 @@ package struct StorageKeeper {
     private static let entriesAtATime = 256
     private static let recordsAtATime = 16
 
+    /// Where room is short, that much is worth copying all that is alive.
+    private static let bytesWorthwhile = 1 << 20
+
     /// What the last look at the log saw: while that holds there is nothing new to decide.
     private struct Look: Equatable {
         var segment: UInt32
@@ -150,9 +153,12 @@ package struct StorageKeeper {
         for task in due {
             switch state.expire(task, now: now, log: log) {
             case .forgotten: continue
-            case .notYet, .noRoom:
+            case .notYet:
                 isExpiryStuck = true
                 return .waiting
+            case .noRoom:
+                isExpiryStuck = true
+                return .idle
             }
         }
         return due.count < Self.expiriesAtATime ? .idle : .soon
@@ -166,17 +172,16 @@ package struct StorageKeeper {
         _ isOver: () -> Bool
     ) -> Pace {
         forgetOldCheckpoints(log, state)
+        if log.checkpointFailure != nil {
+            log.abandonCheckpoint()
+            walk = nil
+            checkpointFailedAt = checkpointFailedAt ?? log.bytesSinceCheckpoint
+        }
         if walk == nil {
             guard !log.isWritingCheckpoint, isCheckpointDue(log), log.hasRoom else { return .idle }
             checkpointFailedAt = nil
             log.beginCheckpoint()
             walk = CheckpointWalk()
-        }
-        if log.checkpointFailure != nil {
-            log.abandonCheckpoint()
-            walk = nil
-            checkpointFailedAt = checkpointFailedAt ?? log.bytesSinceCheckpoint
-            return .idle
         }
         while walk != nil, log.takesCheckpointBlocks {
             advance(state, log)
@@ -307,7 +312,9 @@ package struct StorageKeeper {
             if oldest.index < before { return true }
             forcedBefore = nil
         }
-        let first = log.hasRoom ? base(log, state).firstSegment : .max
+        // history goes before anything is refused
+        let isAlmostFull = log.isAlmostFull
+        let first = isAlmostFull ? .max : base(log, state).firstSegment
         guard oldest.index < first else { return false }
         var (alive, dead) = (0, 0)
         for segment in log.segments {
@@ -316,6 +323,7 @@ package struct StorageKeeper {
             alive += living
             dead += max(0, end - living)
         }
-        return log.hasRoom ? dead > alive : dead >= 1 << 20
+        guard log.hasRoom else { return dead >= Self.bytesWorthwhile }
+        return isAlmostFull ? dead > min(alive, max(alive / 4, Self.bytesWorthwhile)) : dead > alive
     }
 }

@@ -165,7 +165,8 @@ private struct KeepingWork {
     }
 
     private mutating func lease() {
-        let states: Set<TaskStatus> = below(10) == 0 ? Set(TaskStatus.allCases) : [.new, .scheduled]
+        let states: Set<TaskStatus> =
+            below(10) == 0 ? Set(TaskStatus.allCases) : [.new, .scheduled]
         guard let id = task(states) else { return }
         store.lease(id, newLease(), to: randomWorker(), synced: flip())
     }
@@ -189,7 +190,12 @@ private struct KeepingWork {
             .retry(failure, afterMilliseconds: UInt64(below(5_000_000)), maxAttempts: 3),
             .retry(failure, afterMilliseconds: 0, maxAttempts: 9),
         ]
-        store.push(id, lease, outcomes.randomElement(using: &store.random) ?? outcomes[0], from: worker)
+        store.push(
+            id,
+            lease,
+            outcomes.randomElement(using: &store.random) ?? outcomes[0],
+            from: worker
+        )
         if below(10) == 0 { store.push(id, lease, outcomes[0], from: worker) }
     }
 
@@ -220,7 +226,7 @@ private struct KeepingWork {
 
     private mutating func ask() {
         guard let id = known.randomElement(using: &store.random)?.id else { return }
-        store.propose(flip() ? .read(number: 7, id: id) : .watch(id: id))
+        store.propose(flip() ? .read(number: 7, id: id, isWhole: false) : .watch(id: id))
     }
 
     private mutating func unknown() throws {
@@ -297,7 +303,7 @@ private struct KeepingWork {
 private enum Length {
     static let isLong = getenv("QTASKS_LONG") != nil
     static let chunks = 8
-    static let seeds: UInt64 = isLong ? 20_000 : 240
+    static let seeds: UInt64 = isLong ? 5_000 : 160
     static let steps = 220
 
     static func seeds(of chunk: Int) -> [UInt64] {

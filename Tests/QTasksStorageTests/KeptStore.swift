@@ -49,6 +49,21 @@ final class RecordingLog: KeptLog {
         try kept.withPayload(at: position, body)
     }
 
+    func withStart<Result>(
+        of position: RecordPosition,
+        _ body: (RecordStart) -> Result
+    ) throws(AppendLogError) -> Result? {
+        try kept.withStart(of: position, body)
+    }
+
+    func hold(_ segment: UInt32) {
+        kept.hold(segment)
+    }
+
+    func unhold(_ segment: UInt32) {
+        kept.unhold(segment)
+    }
+
     func carry(
         _ view: borrowing RecordView,
         kind: UInt8,
@@ -184,7 +199,9 @@ final class KeptStore {
             throw KeptModel.Complaint("P1: \(last) records are left of \(safe) that were safe")
         }
         guard last <= model.lastSequence else {
-            throw KeptModel.Complaint("\(last) records, and only \(model.lastSequence) were appended")
+            throw KeptModel.Complaint(
+                "\(last) records, and only \(model.lastSequence) were appended"
+            )
         }
         for record in read where record != model.records[Int(record.sequence) - 1] {
             throw KeptModel.Complaint("record \(record.sequence) came back as another")
@@ -193,11 +210,13 @@ final class KeptStore {
         safe = Watermarks(written: last, durable: last)
     }
 
+    private var hasPower: Bool { (try? disk.list(Self.path)) != nil }
+
     /// The process is gone; the page cache stays.
     func kill() {
         guard let log else { return }
         // the disk may have lost its power already
-        guard (try? disk.list(Self.path)) != nil else { return losePower() }
+        guard hasPower else { return losePower() }
         safe = log.kept.watermarks()
         self.log = nil
         disk.endProcess()
@@ -316,7 +335,9 @@ final class KeptStore {
         state.decideReleases(now: now, log: log)
     }
 
-    func add(_ task: TaskSubmission, isWatched: Bool = false, first: (Lease, WorkerID)? = nil) throws {
+    func add(_ task: TaskSubmission, isWatched: Bool = false, first: (Lease, WorkerID)? = nil)
+        throws
+    {
         var writer = WireWriter()
         try task.write(to: &writer)
         writer.bytes.withUnsafeBytes {
@@ -356,7 +377,7 @@ final class KeptStore {
 
     /// The live store.
     func compareLive() throws {
-        guard let log, state.failure == nil else { return }
+        guard let log, state.failure == nil, hasPower else { return }
         try drain()
         try compare(state, log.kept, with: model, isFresh: false)
     }
@@ -435,10 +456,17 @@ extension KeptStore {
                 continue
             }
             guard let task = model.tasks[entry.id] else {
-                throw KeptModel.Complaint("\(entry.id) is there as \(entry), and the log has no such")
+                throw KeptModel.Complaint(
+                    "\(entry.id) is there as \(entry), and the log has no such"
+                )
             }
             try compare(entry, lane, task, model, state, isFresh: isFresh)
-            try compareBytes(entry, task, log)
+            do {
+                try compareBytes(entry, task, log)
+            } catch let error as AppendLogError {
+                guard hasPower else { throw error }
+                throw KeptModel.Complaint("\(entry) can't be read: \(error)")
+            }
         }
         guard state.tasks.index.count == model.tasks.count + leaving else {
             let gone = model.tasks.filter { state.tasks.index.number(of: $0.key) == nil }
@@ -558,7 +586,9 @@ extension KeptStore {
         let (found, taken) = try log.withRecord(at: entry.finished) {
             (Array($0.payload), $0.bytesOnDisk)
         }
-        guard found == result else { throw KeptModel.Complaint("the result of \(entry) is another") }
+        guard found == result else {
+            throw KeptModel.Complaint("the result of \(entry) is another")
+        }
         guard entry.finishedBytes == PackedSize(bytes: taken).bytes else {
             throw KeptModel.Complaint("the result of \(entry) takes \(taken) bytes")
         }
@@ -577,7 +607,8 @@ extension KeptStore {
             expected[entry.added.segment, default: 0] += entry.addedBytes
             expected[entry.finished.segment, default: 0] += entry.finishedBytes
         }
-        for segment in log.segments where tasks.usage[segment.index] != expected[segment.index] ?? 0 {
+        for segment in log.segments where tasks.usage[segment.index] != expected[segment.index] ?? 0
+        {
             throw KeptModel.Complaint(
                 "segment \(segment.index) has \(tasks.usage[segment.index]) bytes alive by the count, and "
                     + "\(expected[segment.index] ?? 0) by its tasks"
