@@ -24,7 +24,7 @@ package import QTasksWire
 ///                 this record is meant: an opening that found the end unproven wrote both again
 ///    +56       4  what that takes up, in bytes
 ///    +60      32  due, where scheduled; else 0
-///    +92       8  when it ended, in nanoseconds since 1970; else 0
+///    +92       8  when it ended, in nanoseconds since 1970, rounded up to a second; else 0
 ///   +100       8  zero
 /// ```
 ///
@@ -46,6 +46,11 @@ package struct StoredCarried {
     package var finishedBytes: UInt32
     package var due: StoredDue?
     package var endedAt: Timestamp
+
+    /// A moment no later than its end, which is told in whole seconds, rounded up.
+    var endedSince: Timestamp {
+        Timestamp(nanoseconds: max(0, endedAt.nanoseconds - 999_999_999))
+    }
 
     func writeState(to writer: inout WireWriter) {
         writer.u8(status.code)

@@ -20,9 +20,7 @@ extension TaskFold {
         isCopy: Bool
     ) throws(WireError) {
         let envelope = try Envelope(carried.add.envelope)
-        // the end is told rounded up
-        let ended = Timestamp(nanoseconds: max(0, carried.endedAt.nanoseconds - 999_999_999))
-        latest = max(latest, carried.add.addedAt, ended)
+        latest = max(latest, carried.add.addedAt, carried.endedSince)
         if let number = index.number(of: envelope.id) {
             let known = index[number]
             if known.sequence == place.sequence {

@@ -6,7 +6,7 @@ import Testing
 @Suite
 struct `A checker worth its name` {
     /// Within so many seeds each planted mistake has to show.
-    private static let seedsMax: UInt64 = 300
+    private static let seedsMax: UInt64 = 1500
 
     @Test("finds what is planted", arguments: PlantedFault.allCases)
     func findsPlanted(plant: PlantedFault) {

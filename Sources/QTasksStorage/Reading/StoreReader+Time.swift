@@ -119,7 +119,7 @@ private struct SalvagedBeginning {
         case .worker, .finish: latest = max(latest, at ?? latest)
         case .carried:
             var reader = WireReader(record.payload)
-            let endedAt = (try? StoredCarried(from: &reader))?.endedAt
+            let endedAt = (try? StoredCarried(from: &reader))?.endedSince
             latest = max(latest, at ?? latest, endedAt ?? latest)
             end = latest
         case .add, .lease, .release, .stale, .expire, nil: isInside = false
