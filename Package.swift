@@ -68,7 +68,8 @@ let package = Package(
         .target(
             name: "QTasksBroker",
             dependencies: [
-                "AppendLog", "QTasksGlobalConfig", "QTasksModel", "QTasksProcess", "QTasksWire", "ZeroMQ",
+                "AppendLog", "QTasksGlobalConfig", "QTasksModel", "QTasksProcess", "QTasksWire",
+                "ZeroMQ",
                 logging, heap, deque,
             ],
             swiftSettings: strict
@@ -76,7 +77,8 @@ let package = Package(
         .target(
             name: "QTasksWorker",
             dependencies: [
-                "AppendLog", "CLinux", "QTasksModel", "QTasksProcess", "QTasksWire", "ZeroMQ", logging,
+                "AppendLog", "CLinux", "QTasksModel", "QTasksProcess", "QTasksWire", "ZeroMQ",
+                logging,
             ],
             swiftSettings: strict
         ),

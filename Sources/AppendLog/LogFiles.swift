@@ -130,6 +130,8 @@ public protocol LogFiles: Sendable {
     ///   - offset: The first byte.
     ///   - bytes: How many; at least one.
     ///   - path: For the error.
+    /// - Returns: The mapping; its pages are read as they are touched.
+    /// - Throws: As every call does.
     func map(
         _ file: LogFileHandle,
         at offset: Int,

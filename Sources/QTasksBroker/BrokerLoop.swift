@@ -1,7 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
-package import Logging
 import AppendLog
+package import Logging
 import QTasksGlobalConfig
 import QTasksModel
 package import QTasksProcess

@@ -186,12 +186,16 @@ final class SimulatedBroker: SimulatedProcess {
         if !world.network.send(message, on: clients, to: session) { state.clientGone(session) }
     }
 
-    /// What compaction has moved meanwhile is often gone.
+    /// What compaction has moved may be gone by now, and at times more than that.
     private func read(
         _ reference: PayloadReference,
         into target: UnsafeMutableRawBufferPointer
     ) -> Bool {
         let position = RecordPosition(segment: reference.segment, offset: reference.offset)
+        guard !world.random.chance(10) else {
+            world.checker.statistics.goneReplies += 1
+            return false
+        }
         do {
             try LogRecords(World.store, files: world.disk).read(
                 position,

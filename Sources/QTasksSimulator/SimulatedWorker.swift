@@ -76,6 +76,7 @@ final class SimulatedWorker: SimulatedProcess {
     override func turn(timerFired: Bool) {
         guard let broker, let storage else { return }
         let now = world.now
+        let store = storeInSight()
         for bytes in world.network.receive(on: broker, atMost: world.turnLimit()) {
             bytes.withUnsafeBytes { state.receive($0, now: now, store: store) }
         }
@@ -101,6 +102,18 @@ final class SimulatedWorker: SimulatedProcess {
         if state.isFinished { end("left in order") }
     }
 
+    /// Now and then nothing is where it was: as if Storage had come back and had removed it meanwhile.
+    private func storeInSight() -> LogRecords? {
+        guard let store else { return nil }
+        return world.random.chance(5) ? LogRecords("/elsewhere", files: world.disk) : store
+    }
+
+    /// Now and then what is mapped can't be read.
+    private func isSpoiled(_ delivery: TaskDelivery) -> Bool {
+        guard delivery.isPlaced else { return false }
+        return world.random.chance(5)
+    }
+
     private func act(_ broker: ConnectingSocket, _ storage: ConnectingSocket) {
         for message in effects.toBroker {
             if let connection = broker.connection {
@@ -118,7 +131,7 @@ final class SimulatedWorker: SimulatedProcess {
     // MARK: Handlers
 
     private func start(_ delivery: TaskDelivery) {
-        guard delivery.checkArguments() else {
+        guard delivery.checkArguments(), !isSpoiled(delivery) else {
             world.checker.statistics.gone += 1
             unreadable.append(delivery.lease)
             return wake()

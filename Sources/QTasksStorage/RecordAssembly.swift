@@ -90,7 +90,11 @@ struct RecordAssembly {
         record.beginPlaced()
         record.piece(head.bytes)
         for part in [outcome, envelope] {
-            if let place = part.place { record.piece(place) } else { record.piece(part.bytes.bytes) }
+            if let place = part.place {
+                record.piece(place)
+            } else {
+                record.piece(part.bytes.bytes)
+            }
         }
     }
 

@@ -31,7 +31,7 @@ enum PayloadTask {
 struct PayloadCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "payload",
-        abstract: "Round trips with large arguments and results: time, and CPU time of each process."
+        abstract: "Round trips with large arguments and results, and each process's CPU time."
     )
 
     @OptionGroup var options: BenchOptions
@@ -155,10 +155,11 @@ private struct RoleProcess {
         else { return nil }
         let fields = stat[close...].split(separator: " ")
         let resident = status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
+        let number = resident?.split(separator: " ").dropLast().last.flatMap { Int($0) }
         let process = RoleProcess(
             name: String(stat[stat.index(after: open)..<close]),
             ticks: (Int(fields[12]) ?? 0) + (Int(fields[13]) ?? 0),
-            anonymousKiB: resident.flatMap { Int($0.split(separator: " ").dropLast().last ?? "") } ?? 0
+            anonymousKiB: number ?? 0
         )
         return (Int32(fields[2]) ?? 0, process)
     }

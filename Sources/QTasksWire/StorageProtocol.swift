@@ -113,6 +113,7 @@ package enum Proposal {
     ///   - reader: The message.
     ///   - attachment: The message's second frame, if there is one: the envelope of the add that ends
     ///     the first.
+    /// - Throws: ``WireError`` where none stands there.
     package init(
         from reader: inout WireReader,
         attachment: UnsafeRawBufferPointer? = nil

@@ -69,6 +69,9 @@ package final class TaskDelivery: Sendable {
         placed.withLock { $0 }?.isSound() ?? true
     }
 
+    /// Whether the arguments are in the store and were not handed over yet.
+    package var isPlaced: Bool { placed.withLock { $0 != nil } }
+
     /// Hands over arguments that are in the store; `nil` where they aren't, or were handed over.
     ///
     /// They stay mapped for as long as somebody has them.

@@ -52,8 +52,10 @@ struct `The whole system in virtual time` {
             // one trace is enough to read
             Issue.record("\(broken.count == 1 ? outcome.report : "seed \(seed): \(violation)")")
         }
-        print("by place: \(total.placed), gone \(total.gone);",
-            "to clients: \(total.placedReplies), gone \(total.goneReplies)")
+        print(
+            "by place: \(total.placed), gone \(total.gone);",
+            "to clients: \(total.placedReplies), gone \(total.goneReplies)"
+        )
         guard broken.isEmpty, seeds.count >= 20 else { return }
         Self.expectEnough(total, seeds.count)
     }
@@ -70,7 +72,9 @@ struct `The whole system in virtual time` {
         #expect(total.checkpoints > 0)
         #expect(total.compacted > 0)
         #expect(total.placed > seeds)
+        #expect(total.gone > 0)
         #expect(total.placedReplies > seeds)
+        #expect(total.goneReplies > 0)
     }
 
     @Test(

@@ -112,6 +112,49 @@ struct `A socket` {
         #expect(witness == nil)
     }
 
+    @Test(arguments: Transport.allCases)
+    func `passes on a part of what it received, without a copy`(over transport: Transport) throws {
+        var patience = try Patience()
+        let line = try line()
+        let push = try Socket(.push, in: context, options: .push)
+        let pull = try Socket(.pull, in: context, options: .pull(maxMessageBytes: nil))
+        try pull.bind(to: endpoint(transport, "next"))
+        try push.connect(to: endpoint(transport, "next"))
+        var sent = [UInt8](repeating: 7, count: 1 << 20)
+        sent[100] = 1
+        try line.push.send(sent)
+        var frames = Frames()
+        try patience.receive(into: &frames, on: line.pull)
+        let kept = frames.keep(at: 0)
+        frames.withBytes(at: 0) { #expect($0.baseAddress == kept.bytes.baseAddress) }
+        frames.clear()
+        #expect(Array(kept.bytes) == sent)
+        try patience.room(on: push)
+        #expect(try push.send([9], with: LentFrame(kept, 100..<200_000)) == .sent)
+        #expect(try patience.receive(on: pull) == [[9], Array(sent[100..<200_000])])
+    }
+
+    @Test func `says when it is done with what it was lent`() throws {
+        var patience = try Patience()
+        let router = try Socket(.router, in: context, options: .router(maxMessageBytes: nil))
+        let dealer = try Socket(.dealer, in: context, options: .dealer)
+        try router.bind(to: endpoint(.ipc))
+        try dealer.connect(to: endpoint(.ipc))
+        let probe = try patience.receive(on: router, while: [dealer.pollItem])
+        let bell = try Doorbell()
+        let bytes = [UInt8](repeating: 3, count: 1 << 20)
+        let frame = LentFrame(bytes) { bell.ring() }
+        #expect(try router.send(frame, to: RoutingID([1, 2, 3])) == .unreachable)
+        do {
+            let frame = LentFrame(bytes) { bell.ring() }
+            #expect(try router.send(frame, to: RoutingID(probe[0])) == .sent)
+        }
+        #expect(try patience.receive(on: dealer) == [bytes])
+        var loop = try PollLoop()
+        try loop.watch(descriptor: bell.descriptor, token: 1)
+        #expect(try loop.waitPatiently().tokens == [1])
+    }
+
     @Test func `sends what the array held, whatever becomes of the variable`() throws {
         var patience = try Patience()
         let line = try line()

@@ -1,0 +1,81 @@
+// Part of QTasks. License: see LICENSE.
+
+import Glibc
+import QTasks
+import QTasksModel
+import QTasksWire
+import Testing
+
+extension `A running system` {
+    /// Payloads that travel once.
+    @MainActor
+    @Suite(.serialized, .timeLimit(.minutes(1)))
+    struct `A payload of 10 MiB` {
+        private nonisolated static let bytes = 10 << 20
+
+        private nonisolated static func text(_ letter: Character) -> String {
+            String(repeating: letter, count: bytes)
+        }
+
+        private static func task(_ name: String, _ bed: Bed) -> AsyncTask<String, String> {
+            bed.client().task(name) { (text: String, _: TaskContext) async throws -> String in text
+            }
+        }
+
+        @Test func `goes to a handler and comes back, from Swift`() async throws {
+            try await Bed.use { bed in
+                _ = try bed.system()
+                let echo = Self.task("echo", bed)
+                for letter in ["a", "b"] as [Character] {
+                    let text = Self.text(letter)
+                    #expect(try await echo.run(text, timeout: .seconds(30)) == text)
+                }
+                let framed = try await Self.task("framed", bed).run(Self.text("c"))
+                #expect(framed.utf8.count == Self.bytes + 24, "middlewares get the bytes")
+            }
+        }
+
+        @Test func `comes to a client in any language as bytes, and as JSON`() async throws {
+            try await Bed.use { bed in
+                _ = try bed.system()
+                let text = Self.text("p")
+                let added = try await Self.task("echo", bed).addTask(text)
+                let peer = try Peer(.dealer, at: bed.home, .clients)
+                let (command, body) = try peer.ask(.get, within: 30) { writer in
+                    writer.u8(RecordOptions.wait.rawValue)
+                    writer.integer(UInt32(30_000))
+                    writer.id(added.id)
+                }
+                #expect(command == .records)
+                let record = try body.withUnsafeBytes { bytes in
+                    var reader = WireReader(bytes)
+                    _ = try reader.u8("flags")
+                    let reply = try RecordReply(from: &reader)
+                    var record = WireReader(reply.record)
+                    return try TaskRecord(from: &record)
+                }
+                let expected = Array("\"\(text)\"".utf8)
+                #expect(record.submission.arguments == expected)
+                #expect(record.outcome == .success(result: expected, contentType: nil))
+                let json = try peer.record(of: "\(added.id)", within: 30)
+                #expect(json["status"].text == "success" && json["result"].text == text)
+            }
+        }
+
+        @Test func `isn't held by Broker or worker, and stays though Storage is killed`()
+            async throws
+        {
+            try await Bed.use { bed in
+                let system = try bed.system(workers: 1, "--slots", "1")
+                let gate = try bed.add("hold", "\"first\"")
+                try bed.waitForEvents("hold")
+                let echo = Self.task("echo", bed)
+                let added = try await echo.addTask(Self.text("q"))
+                try system.killAndAwaitReplacement(of: "storage")
+                bed.openGate()
+                #expect(try bed.finalRecord(gate)["status"].text == "success")
+                #expect(try await added.result(timeout: .seconds(30)) == Self.text("q"))
+            }
+        }
+    }
+}
