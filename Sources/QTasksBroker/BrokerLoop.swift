@@ -319,7 +319,7 @@ package final class BrokerLoop {
 /// Large messages that libzmq is done with, from its threads to the loop.
 private final class ReturnedBytes: Sendable {
     /// The doorbell in the poll set.
-    static let token = UInt64.max
+    static let token = UInt64.max / 2  // far above those of watched workers
 
     let doorbell: Doorbell
     private let returned = Mutex<[(session: Session, bytes: Int)]>([])
