@@ -27,7 +27,7 @@ package struct StorageState {
         /// From this size on, in bytes, arguments and results are told by their place.
         ///
         /// Measured: below, mapping the record costs a worker more than the copies do.
-        package var placedBytesMin = 64 << 10
+        package var placedBytesMin = Int.max
 
         package init(
             config: QueueConfig,

@@ -58,7 +58,9 @@ struct `A record read from outside` {
         settle()
     }
 
-    private func exists(_ segment: UInt32) -> Bool { disk.contents(of: segmentPath(segment)) != nil }
+    private func exists(_ segment: UInt32) -> Bool {
+        disk.contents(of: segmentPath(segment)) != nil
+    }
 
     @Test func `is mapped and read in part, and checked whole`() throws {
         let (sequence, position) = try append(0..<3)[1]
@@ -137,7 +139,8 @@ struct `A record read from outside` {
         #expect(throws: AppendLogError.self) { try records.map(position, sequence: sequence) }
     }
 
-    @Test func `goes with its segment where nobody holds it, and stays where it is mapped`() throws {
+    @Test func `goes with its segment where nobody holds it, and stays where it is mapped`() throws
+    {
         let (sequence, position) = try append(0..<40)[0]
         let mapped = try records.map(position, sequence: sequence)
         try compact()

@@ -24,7 +24,8 @@ struct `A large payload` {
         bench = try BrokerBench()
     }
 
-    private mutating func join(_ worker: WorkerID = WorkerID(), readsStore: Bool = true) -> WorkerID {
+    private mutating func join(_ worker: WorkerID = WorkerID(), readsStore: Bool = true) -> WorkerID
+    {
         let hello = Hello(
             worker: worker,
             process: BrokerBench.process,
@@ -125,7 +126,9 @@ struct `A large payload` {
 
     // MARK: To Storage
 
-    @Test mutating func `goes on to Storage as a frame of its own, and again after a restart`() throws {
+    @Test mutating func `goes on to Storage as a frame of its own, and again after a restart`()
+        throws
+    {
         let id = TaskID()
         let envelope = try BrokerBench.envelope(id: id) {
             $0.arguments = [UInt8](repeating: 1, count: 100_000)
@@ -185,7 +188,9 @@ struct `A large payload` {
             let reply = try RecordReply(from: &reader)
             #expect(reply.id == id && reply.state == .found && reader.isAtEnd)
             let status = TaskStatus.success.code
-            #expect(Array(reply.record) == [status, 1, 2, 3] + [UInt8](repeating: 9, count: 100_000))
+            #expect(
+                Array(reply.record) == [status, 1, 2, 3] + [UInt8](repeating: 9, count: 100_000)
+            )
         }
     }
 

@@ -41,7 +41,8 @@ struct `What is large` {
         return Array(record[Int(place.start)..<Int(place.start + place.count)])
     }
 
-    @Test mutating func `is leased by its place, which stays until the task isn't running`() throws {
+    @Test mutating func `is leased by its place, which stays until the task isn't running`() throws
+    {
         let id = try running()
         let place = try #require(try grant()?.arguments)
         #expect(bytes(at: place) == Array(Self.arguments.utf8))
