@@ -176,6 +176,7 @@ public struct LogFileCheck {
                 bytes,
                 salt: link.header.salt,
                 limit: link.limit,
+                knownEnd: link.knownEnd(meta.mark),
                 checksPayloads: false
             )
             while let item = scan.next() {
@@ -193,9 +194,9 @@ public struct LogFileCheck {
                         segment: link.header.index,
                         offset: UInt32(range.lowerBound)
                     )
-                    guard range.count <= GroupHeader.bytes, order.isDurable(position) else {
-                        continue
-                    }
+                    let isDurable = order.isDurable(position)
+                    _ = order.damage(bytes: range.count, at: position)
+                    guard range.count <= GroupHeader.bytes, isDurable else { continue }
                     damages.append(
                         FileDamage(
                             part: .groupHeader,

@@ -31,6 +31,23 @@ public final class LogSalvage {
         public var payloadBytesMax = 0
 
         public init() {}
+
+        fileprivate mutating func note(
+            _ bytes: Int,
+            _ position: RecordPosition,
+            _ order: inout ReplayOrder
+        ) {
+            guard order.damage(bytes: bytes, at: position) == .damage else { return }
+            damaged.append(DamagedBytes(position: position, bytes: bytes))
+        }
+
+        /// Nothing can be read of the segment that ends, or has something up to, there.
+        fileprivate mutating func note(missing end: RecordPosition, _ order: inout ReplayOrder) {
+            let first = SegmentHeader.areaBytes
+            guard end.offset > first, end.offset != LogSalvage.unknownEnd else { return }
+            let position = RecordPosition(segment: end.segment, offset: UInt32(first))
+            note(Int(end.offset) - first, position, &order)
+        }
     }
 
     private struct Segment {
@@ -50,7 +67,7 @@ public final class LogSalvage {
     /// Files of which nothing could be read.
     public private(set) var segmentsLost: [UInt32] = []
 
-    /// Whole checkpoints, newest first.
+    /// Whole-looking checkpoints of this log, newest first.
     public let checkpoints: [CheckpointInfo]
 
     private let directory: String
@@ -70,8 +87,7 @@ public final class LogSalvage {
         self.files = files
         meta = try Self.meta(directory, files)
         hasMeta = meta != nil
-        let checkpoints = try files.checkpoints(in: directory).map(\.checkpoint)
-        self.checkpoints = checkpoints.map { CheckpointInfo($0) }
+        let found = try files.checkpoints(in: directory).map(\.checkpoint)
         var mappings: [UInt32: LogMapping] = [:]
         var headers: [SegmentHeader] = []
         var (withoutHeader, unreadable): ([UInt32], [UInt32]) = ([], [])
@@ -100,8 +116,13 @@ public final class LogSalvage {
         }
         let proven = segments.compactMap { SegmentBytes.durableUpTo($0.mapping.bytes, $0.link) }
         durable = max(meta?.durableAtLeast ?? 0, proven.max() ?? 0)
-        let incarnations = headers.map(\.incarnation) + checkpoints.map(\.incarnation)
+        let incarnations = headers.map(\.incarnation) + found.map(\.incarnation)
         incarnation = max(meta?.incarnation ?? 0, incarnations.max() ?? 0)
+        // what an unclean end left behind says nothing
+        func isPart(_ place: RecordPosition) -> Bool {
+            SegmentChain.contains(place, in: chain.links) || unreadable.contains(place.segment)
+        }
+        checkpoints = found.filter { isPart($0.start) && isPart($0.end) }.map { CheckpointInfo($0) }
         self.segments = segments
         segmentsWithoutHeader = withoutHeader.sorted()
         let first = meta?.firstSegment ?? 1
@@ -125,6 +146,14 @@ public final class LogSalvage {
         }
     }
 
+    /// Stands for the end of a segment whose successor's header is gone.
+    fileprivate static let unknownEnd = UInt32.max
+
+    private func knownEnd(of link: SegmentChain.Link) -> Int {
+        link.limit == Int(Self.unknownEnd)
+            ? 0 : link.knownEnd(meta?.mark ?? RecordPosition(segment: 0, offset: 0))
+    }
+
     /// What can be said of a segment without a header.
     private static func header(_ index: UInt32, _ bytes: UnsafeRawBufferPointer) -> SegmentHeader? {
         guard let salt = SegmentSalt.find(in: bytes) else { return nil }
@@ -140,7 +169,7 @@ public final class LogSalvage {
             salt: salt,
             incarnation: 0,
             firstSequence: first,
-            predecessor: RecordPosition(segment: index - 1, offset: .max)
+            predecessor: RecordPosition(segment: index - 1, offset: unknownEnd)
         )
     }
 
@@ -169,18 +198,20 @@ public final class LogSalvage {
         var position = RecordPosition(segment: 0, offset: 0)
         reading: for segment in segments {
             let salt = segment.link.header.salt
-            var scan = SegmentScan(segment.mapping.bytes, salt: salt, limit: segment.link.limit)
+            if let missing = segment.link.missing { report.note(missing: missing, &order) }
+            var scan = SegmentScan(
+                segment.mapping.bytes,
+                salt: salt,
+                limit: segment.link.limit,
+                knownEnd: knownEnd(of: segment.link)
+            )
             while true {
                 position = RecordPosition(
                     segment: segment.link.header.index,
                     offset: UInt32(scan.offset)
                 )
                 guard let item = scan.next() else { break }
-                if case .damage(let range) = item,
-                    order.damage(bytes: range.count, at: position) == .damage
-                {
-                    report.damaged.append(DamagedBytes(position: position, bytes: range.count))
-                }
+                if case .damage(let range) = item { report.note(range.count, position, &order) }
                 guard case .record(let header, let offset, var isSound) = item else { continue }
                 let payload = scan.payload(header, at: offset)
                 report.payloadBytesMax = max(report.payloadBytesMax, payload.count)
@@ -212,6 +243,9 @@ public final class LogSalvage {
                 case .ignore, .damage: break
                 }
             }
+        }
+        if let meta, meta.mark.segment > segments.last?.link.header.index ?? 0 {
+            report.note(missing: meta.mark, &order)
         }
         if let lost = order.finish() {
             report.lost.append(LostRecords(sequences: lost, position: position))

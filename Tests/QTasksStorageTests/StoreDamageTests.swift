@@ -260,6 +260,40 @@ struct `A damaged store` {
         #expect(try StoryStore.records(disk, "/q/new") == before)
     }
 
+    @Test func `is told of as lost where a whole segment is gone (P9)`() throws {
+        let kept = try Self.store()
+        let before = try StoryStore.records(kept.disk)
+        for segment in kept.log.segments.dropLast() {
+            let disk = kept.disk.copy()
+            try disk.remove(SimulatedDisk.segment(segment.index))
+            #expect(try !StoryStore.verify(disk).isOK)
+            let found = try Self.salvage(disk)
+            #expect(!found.isWhole)
+            #expect(found.report.damaged.contains { $0.position.segment == segment.index })
+            let after = try StoryStore.records(disk, "/q/new")
+            let lost = Set(found.lostTasks.filter { $0.part == .task }.map(\.id))
+            #expect(Set(after.map(\.id)).union(lost) == Set(before.map(\.id)))
+            #expect(try StoryStore.verify(disk, "/q/new").isOK)
+        }
+    }
+
+    @Test func `is told of as damaged where a segment's end is zeros (P9)`() throws {
+        let kept = try Self.store()
+        let segment = try #require(kept.log.segments.first)
+        let end = try #require(segment.end)
+        let last = try #require(
+            try Self.places(kept.disk).last { $0.position.segment == segment.index }
+        )
+        let disk = kept.disk.copy()
+        try disk.change(SimulatedDisk.segment(segment.index)) { bytes in
+            for index in Int(last.position.offset)..<end { bytes[index] = 0 }
+        }
+        #expect(try !StoryStore.verify(disk).isOK)
+        let found = try Self.salvage(disk)
+        #expect(found.report.damaged.contains { $0.position.segment == segment.index })
+        #expect(!found.isWhole)
+    }
+
     @Test func `is never written to by who salvages it`() throws {
         let kept = try Self.store()
         let disk = kept.disk.copy()
