@@ -193,6 +193,11 @@ extension Log {
         return last.predecessor
     }
 
+    /// How many bytes of what was appended and carried are not known to be durable.
+    public var bytesNotDurable: Int {
+        bytes(since: board.look { $0.durableEnd })
+    }
+
     private func handOver(_ draft: inout CheckpointDraft) {
         let (buffer, offset) = (draft.buffer, draft.offset)
         draft.offset = draft.end

@@ -39,6 +39,10 @@ package struct StorageKeeper {
     private static let entriesAtATime = 256
     private static let recordsAtATime = 16
 
+    /// So many bytes that are on their way to the disk are enough for a compaction to wait: whoever waits
+    /// for a sync waits for them too.
+    private static let bytesUnderWay = 512 << 10
+
     /// Where room is short, that much is worth copying all that is alive.
     private static let bytesWorthwhile = 1 << 20
 
@@ -145,7 +149,7 @@ package struct StorageKeeper {
         _ log: some KeptLog,
         now: Now
     ) -> Pace {
-        state.forgetExpired()
+        let hasMore = state.forgetExpired(atMost: 4 * Self.expiriesAtATime)
         // there is room for these even then, but not if they come by the million
         isExpiryStuck = !log.kept.hasRoom && log.kept.preparedBytesLeft <= 1 << 20
         if isExpiryStuck { return .idle }
@@ -161,7 +165,7 @@ package struct StorageKeeper {
                 return .idle
             }
         }
-        return due.count < Self.expiriesAtATime ? .idle : .soon
+        return due.count < Self.expiriesAtATime && !hasMore ? .idle : .soon
     }
 
     // MARK: Checkpoints
@@ -253,6 +257,10 @@ package struct StorageKeeper {
             else { return .idle }
         }
         while true {
+            if log.kept.bytesNotDurable > Self.bytesUnderWay {
+                log.kept.submit(sync: true)
+                return .waiting
+            }
             for _ in 0..<Self.recordsAtATime {
                 switch compactOne(&state, log) {
                 case .record: break

@@ -104,11 +104,15 @@ extension StorageState {
     }
 
     /// Forgets the tasks of which the log says so for good.
-    mutating func forgetExpired() {
-        while let first = expiring.first, first.sequence <= durable {
+    ///
+    /// - Returns: Whether there are more.
+    mutating func forgetExpired(atMost most: Int) -> Bool {
+        for _ in 0..<most {
+            guard let first = expiring.first, first.sequence <= durable else { return false }
             expiring.removeFirst()
             tasks.remove(first.number)
         }
+        return true
     }
 
     /// A record of the segment that is compacted: carries it forward if somebody may still ask for it.

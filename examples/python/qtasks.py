@@ -33,7 +33,7 @@ MESSAGE_BYTES = 1 << 20  # a batch is cut into messages of about this size
 REFUSALS = {
     16: "malformed", 17: "unsupportedVersion", 18: "unknownCommand", 19: "badName",
     20: "badOption", 21: "payloadTooLarge", 22: "conflict", 23: "overloaded", 24: "stopping",
-    25: "storageUnavailable", 26: "unknownTask",
+    25: "storageUnavailable", 26: "unknownTask", 27: "damaged",
 }
 TRANSIENT = {"overloaded", "stopping", "storageUnavailable"}  # worth another try
 
