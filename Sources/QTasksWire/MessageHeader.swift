@@ -1,6 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
-package import QTasksModel
+public import QTasksModel
 
 /// What a message asks or tells.
 ///
@@ -142,32 +142,37 @@ extension WireWriter {
         MessageHeader(command, number: number).write(to: &self)
     }
 
-    package mutating func id(_ id: TaskID) {
+    @inlinable
+    public mutating func id(_ id: TaskID) {
         // big endian, as the UUID's bytes stand in RFC 9562
         integer(id.high.byteSwapped)
         integer(id.low.byteSwapped)
     }
 
-    package mutating func worker(_ id: WorkerID) {
+    @inlinable
+    public mutating func worker(_ id: WorkerID) {
         integer(id.high.byteSwapped)
         integer(id.low.byteSwapped)
     }
 }
 
 extension WireReader {
-    package mutating func id(_ field: StaticString) throws(WireError) -> TaskID {
+    @inlinable
+    public mutating func id(_ field: StaticString) throws(WireError) -> TaskID {
         let high = try integer(field, as: UInt64.self).byteSwapped
         let low = try integer(field, as: UInt64.self).byteSwapped
         return TaskID(high: high, low: low)
     }
 
-    package mutating func worker(_ field: StaticString) throws(WireError) -> WorkerID {
+    @inlinable
+    public mutating func worker(_ field: StaticString) throws(WireError) -> WorkerID {
         let high = try integer(field, as: UInt64.self).byteSwapped
         let low = try integer(field, as: UInt64.self).byteSwapped
         return WorkerID(high: high, low: low)
     }
 
-    package mutating func lease(_ field: StaticString) throws(WireError) -> Lease {
+    @inlinable
+    public mutating func lease(_ field: StaticString) throws(WireError) -> Lease {
         Lease(rawValue: try integer(field, as: UInt64.self))
     }
 }

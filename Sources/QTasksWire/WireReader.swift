@@ -1,20 +1,20 @@
 // Part of QTasks. License: see LICENSE.
 
 /// Why bytes are no message, or no record, of ours.
-package enum WireError: Error, Equatable {
+public enum WireError: Error, Equatable {
     /// They end in the middle of `field`.
     case truncated(field: StaticString)
 
     /// `field` holds something that it can't.
     case invalid(field: StaticString)
 
-    package static func == (left: Self, right: Self) -> Bool {
+    public static func == (left: Self, right: Self) -> Bool {
         left.description == right.description
     }
 }
 
 extension WireError: CustomStringConvertible {
-    package var description: String {
+    public var description: String {
         switch self {
         case .truncated(let field): "the bytes end within '\(field)'"
         case .invalid(let field): "'\(field)' is not what it may be"
@@ -25,28 +25,30 @@ extension WireError: CustomStringConvertible {
 /// Reads bytes from left to right; never past their end.
 ///
 /// It points into the message it reads and must not outlive it.
-package struct WireReader {
-    // Usable from inlined code: without it each number would be read by way of its type's metadata, at
-    // run time, in every other module.
+///
+/// Public, as is ``WireWriter``, though no product shows this module: of what is `package` the compiler
+/// inlines nothing into other modules (Swift 6.3), and each number would be read by way of its type's
+/// metadata, at run time.
+public struct WireReader {
     @usableFromInline let bytes: UnsafeRawBufferPointer
     @usableFromInline var place = 0
 
     @inlinable
-    package init(_ bytes: UnsafeRawBufferPointer) {
+    public init(_ bytes: UnsafeRawBufferPointer) {
         self.bytes = bytes
     }
 
     /// How many bytes are left.
-    @inlinable package var left: Int { bytes.count - place }
+    @inlinable public var left: Int { bytes.count - place }
 
     /// How many were read.
-    package var position: Int { place }
+    @inlinable public var position: Int { place }
 
-    @inlinable package var isAtEnd: Bool { place == bytes.count }
+    @inlinable public var isAtEnd: Bool { place == bytes.count }
 
     @inlinable
     @inline(__always)
-    package mutating func u8(_ field: StaticString) throws(WireError) -> UInt8 {
+    public mutating func u8(_ field: StaticString) throws(WireError) -> UInt8 {
         guard left >= 1 else { throw .truncated(field: field) }
         defer { place += 1 }
         return bytes[place]
@@ -54,7 +56,7 @@ package struct WireReader {
 
     @inlinable
     @inline(__always)
-    package mutating func integer<Number: FixedWidthInteger>(
+    public mutating func integer<Number: FixedWidthInteger>(
         _ field: StaticString,
         as type: Number.Type = Number.self
     ) throws(WireError) -> Number {
@@ -65,7 +67,7 @@ package struct WireReader {
     }
 
     @inlinable
-    package mutating func raw(
+    public mutating func raw(
         _ count: Int,
         _ field: StaticString
     ) throws(WireError) -> UnsafeRawBufferPointer {
@@ -76,7 +78,7 @@ package struct WireReader {
 
     /// Bytes behind their count (4 bytes).
     @inlinable
-    package mutating func counted(
+    public mutating func counted(
         _ field: StaticString
     ) throws(WireError) -> UnsafeRawBufferPointer {
         let count = try integer(field, as: UInt32.self)
@@ -84,13 +86,13 @@ package struct WireReader {
     }
 
     /// Text in UTF-8 behind its count of bytes (2 bytes).
-    package mutating func text(_ field: StaticString) throws(WireError) -> String {
+    public mutating func text(_ field: StaticString) throws(WireError) -> String {
         let count = try integer(field, as: UInt16.self)
         return try text(Int(count), field)
     }
 
     /// Text in UTF-8 of a known count of bytes.
-    package mutating func text(
+    public mutating func text(
         _ count: Int,
         _ field: StaticString
     ) throws(WireError) -> String {
@@ -103,7 +105,7 @@ package struct WireReader {
 
     /// Everything that is left.
     @inlinable
-    package mutating func rest() -> UnsafeRawBufferPointer {
+    public mutating func rest() -> UnsafeRawBufferPointer {
         defer { place = bytes.count }
         return UnsafeRawBufferPointer(rebasing: bytes[place...])
     }

@@ -2,77 +2,76 @@
 
 /// Bytes of a message or record, written from left to right.
 ///
-/// Numbers are little endian.
-package struct WireWriter: Sendable {
+/// Numbers are little endian. Public for the reason that ``WireReader`` is.
+public struct WireWriter: Sendable {
     /// What was written so far.
-    @inlinable package var bytes: [UInt8] { storage }
+    @inlinable public var bytes: [UInt8] { storage }
 
-    // Usable from inlined code, as in WireReader.
     @usableFromInline var storage: [UInt8]
 
-    package init(reserving capacity: Int = 256) {
+    public init(reserving capacity: Int = 256) {
         storage = []
         storage.reserveCapacity(capacity)
     }
 
-    @inlinable package var count: Int { storage.count }
+    @inlinable public var count: Int { storage.count }
 
     @inlinable
     @inline(__always)
-    package mutating func u8(_ value: UInt8) {
+    public mutating func u8(_ value: UInt8) {
         storage.append(value)
     }
 
     @inlinable
     @inline(__always)
-    package mutating func integer(_ value: some FixedWidthInteger) {
+    public mutating func integer(_ value: some FixedWidthInteger) {
         withUnsafeBytes(of: value.littleEndian) { storage.append(contentsOf: $0) }
     }
 
     /// A number that is known only later: returns the place for ``patch(_:at:)``.
-    package mutating func reserveU32() -> Int {
+    public mutating func reserveU32() -> Int {
         integer(UInt32(0))
         return storage.count - 4
     }
 
-    package mutating func patch(_ value: UInt32, at place: Int) {
+    public mutating func patch(_ value: UInt32, at place: Int) {
         for index in 0..<4 {
             storage[place + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index)))
         }
     }
 
     @inlinable
-    package mutating func raw(_ value: UnsafeRawBufferPointer) {
+    public mutating func raw(_ value: UnsafeRawBufferPointer) {
         storage.append(contentsOf: value)
     }
 
     @inlinable
-    package mutating func raw(_ value: [UInt8]) {
+    public mutating func raw(_ value: [UInt8]) {
         storage.append(contentsOf: value)
     }
 
     @inlinable
-    package mutating func raw(_ value: String.UTF8View) {
+    public mutating func raw(_ value: String.UTF8View) {
         storage.append(contentsOf: value)
     }
 
     /// Bytes behind their count (4 bytes).
     @inlinable
-    package mutating func counted(_ value: [UInt8]) {
+    public mutating func counted(_ value: [UInt8]) {
         integer(UInt32(value.count))
         storage.append(contentsOf: value)
     }
 
     /// Bytes behind their count (4 bytes).
     @inlinable
-    package mutating func counted(_ value: UnsafeRawBufferPointer) {
+    public mutating func counted(_ value: UnsafeRawBufferPointer) {
         integer(UInt32(value.count))
         storage.append(contentsOf: value)
     }
 
     /// Text in UTF-8 behind its count of bytes (2 bytes); what is over 65,535 bytes is cut off at a
     /// character.
-    package mutating func text(_ value: String) {
+    public mutating func text(_ value: String) {
         var value = value
         while value.utf8.count > Int(UInt16.max) { value = String(value.prefix(value.count / 2)) }
         integer(UInt16(value.utf8.count))
@@ -80,12 +79,12 @@ package struct WireWriter: Sendable {
     }
 
     @inlinable
-    package mutating func removeAll() {
+    public mutating func removeAll() {
         storage.removeAll(keepingCapacity: true)
     }
 
     /// Hands the bytes over and begins anew.
-    package mutating func take() -> [UInt8] {
+    public mutating func take() -> [UInt8] {
         let taken = storage
         storage = []
         return taken
