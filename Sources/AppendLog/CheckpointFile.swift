@@ -50,11 +50,7 @@ struct CheckpointFile {
         try forEachBlock { _ in true }
     }
 
-    /// The same for whoever can do without.
-    var isReadable: Bool {
-        isTaken { _ in true }
-    }
-
+    /// ``forEachBlock(_:)`` for whoever can do without the file.
     func isTaken(_ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
         (try? forEachBlock(body)) ?? false
     }

@@ -13,6 +13,11 @@ public struct LogListener {
     /// `false` says that the owner can't use it: the next older one is tried, or none.
     public var restore: ((CheckpointPart) -> Bool)?
 
+    /// Called with kind and payload of a record that ``replay`` may be called with soon, so that the owner
+    /// can have memory fetched meanwhile; nothing else may follow from it: the record may be damaged, or
+    /// not count.
+    public var prepare: ((UInt8, UnsafeRawBufferPointer) -> Void)?
+
     /// Called for each record that was durable and is damaged: its header can be trusted, its payload
     /// can't.
     public var damaged: ((borrowing RecordView) -> Void)?
@@ -20,10 +25,12 @@ public struct LogListener {
     public init(
         restore: ((CheckpointPart) -> Bool)? = nil,
         damaged: ((borrowing RecordView) -> Void)? = nil,
+        prepare: ((UInt8, UnsafeRawBufferPointer) -> Void)? = nil,
         replay: @escaping (borrowing RecordView) -> Void
     ) {
         self.replay = replay
         self.restore = restore
         self.damaged = damaged
+        self.prepare = prepare
     }
 }

@@ -29,6 +29,7 @@ struct LogOpening {
         max(end, chain.beforeEmpty(meta.mark))
     }
     private var tail: Tail?
+    private let segment = SegmentBytes()
     /// Those that can be used, newest first.
     private var checkpoints: [CheckpointFile] = []
     /// What was opened on the way to the new segment, or is written to from now on.
@@ -177,16 +178,16 @@ struct LogOpening {
         )
     }
 
-    private func isZero(_ segment: UInt32) throws(AppendLogError) -> Bool {
-        let file = try SegmentBytes(path(segment), files)
-        return withExtendedLifetime(file) { file.bytes.allSatisfy { $0 == 0 } }
+    private func isZero(_ index: UInt32) throws(AppendLogError) -> Bool {
+        try segment.read(path(index), files)
+        return withExtendedLifetime(segment) { segment.bytes.allSatisfy { $0 == 0 } }
     }
 
     /// The highest sequence that any evidence calls durable.
     private func durable() throws(AppendLogError) -> UInt64 {
         for link in chain.links.reversed() {
-            let file = try SegmentBytes(path(link.header.index), files)
-            if let proven = file.durableUpTo(link) { return max(proven, meta.durableAtLeast) }
+            try segment.read(path(link.header.index), files)
+            if let proven = segment.durableUpTo(link) { return max(proven, meta.durableAtLeast) }
         }
         return meta.durableAtLeast
     }
@@ -198,7 +199,7 @@ struct LogOpening {
         start = RecordPosition(segment: meta.firstSegment, offset: 0)
         guard let restore = listener.restore else { return }
         let found = try files.checkpoints(in: directory).filter { isOfThisLog($0.checkpoint) }
-        for (index, file) in found.enumerated() where file.isReadable {
+        for (index, file) in found.enumerated() {
             guard restore(.begin), file.isTaken({ restore(.block($0)) }), restore(.end) else {
                 continue
             }
@@ -234,43 +235,47 @@ struct LogOpening {
         var isStopped = false
         var endsLoose = false
         var isBeyondMark = false
+        var items: [SegmentScan.Found] = []
         for link in chain.links where link.header.index >= start.segment {
             if let missing = link.missing, missing > start, !isStopped {
                 noteMissing(missing)
             }
-            let file = try SegmentBytes(path(link.header.index), files)
-            defer { withExtendedLifetime(file) {} }
+            try segment.read(path(link.header.index), files)
             let isFirst = link.header.index == start.segment
             var scan = SegmentScan(
-                file.bytes,
+                segment.bytes,
                 salt: link.header.salt,
                 limit: link.limit,
                 knownEnd: link.knownEnd(meta.mark),
                 from: max(SegmentHeader.areaBytes, isFirst ? Int(start.offset) : 0)
             )
             endsLoose = false
-            var start = scan.offset
-            while let item = scan.next() {
-                defer { start = scan.offset }
-                let position = RecordPosition(segment: link.header.index, offset: UInt32(start))
-                isBeyondMark = isBeyondMark || position >= meta.mark
-                switch item {
-                case .record(let header, let offset, let isSound) where !isStopped:
-                    let view = RecordView(
-                        header,
-                        at: position,
-                        payload: scan.payload(header, at: offset)
+            while scan.next(atMost: Self.itemsAhead, &items) {
+                announce(items, of: scan)
+                for (item, place) in items {
+                    let position = RecordPosition(
+                        segment: link.header.index,
+                        offset: UInt32(place.lowerBound)
                     )
-                    isStopped = try !take(view, header, isSound: isSound, end: scan.offset)
-                    endsLoose = false
-                case .damage(let range) where !isStopped:
-                    endsLoose = true
-                    noteDamage(range.count, at: position)
-                case .record, .group, .damage:
-                    break
-                }
-                if isStopped || endsLoose && !order.isDurable(position) {
-                    report.tornBytes += scan.offset - start
+                    isBeyondMark = isBeyondMark || position >= meta.mark
+                    switch item {
+                    case .record(let header, let offset, let isSound) where !isStopped:
+                        let view = RecordView(
+                            header,
+                            at: position,
+                            payload: scan.payload(header, at: offset)
+                        )
+                        isStopped = try !take(view, header, isSound: isSound, end: place.upperBound)
+                        endsLoose = false
+                    case .damage(let range) where !isStopped:
+                        endsLoose = true
+                        noteDamage(range.count, at: position)
+                    case .record, .group, .damage:
+                        break
+                    }
+                    if isStopped || endsLoose && !order.isDurable(position) {
+                        report.tornBytes += place.count
+                    }
                 }
             }
         }
@@ -282,6 +287,17 @@ struct LogOpening {
             last.index == meta.mark.segment, end == meta.mark || isEmptySegment(last)
         else { return nil }
         return last
+    }
+
+    /// How many things of a segment are looked at before the first of them is dealt with: enough for the
+    /// memory that the owner will need to be on its way, few enough that it stays in the CPU's cache.
+    private static let itemsAhead = 32
+
+    private func announce(_ items: [SegmentScan.Found], of scan: SegmentScan) {
+        guard let prepare = listener.prepare else { return }
+        for case (.record(let header, let offset, _), _) in items {
+            prepare(header.kind, scan.payload(header, at: offset))
+        }
     }
 
     private mutating func noteDamage(_ bytes: Int, at position: RecordPosition) {

@@ -1,27 +1,32 @@
 // Part of QTasks. License: see LICENSE.
 
-/// A segment file's bytes, read with `pread`.
+/// The bytes of one segment file after the other, read with `pread`.
 ///
-/// Not mapped: a read error would then be a signal instead of an error.
+/// Not mapped: a read error would then be a signal instead of an error. The memory is used again for the
+/// next file: fresh memory costs as much as the reading.
 final class SegmentBytes {
-    let bytes: UnsafeRawBufferPointer
+    private var buffer = UnsafeMutableRawBufferPointer(start: nil, count: 0)
 
-    init(_ path: String, _ files: any LogFiles) throws(AppendLogError) {
+    /// Of the file that was read last; valid until another one is read.
+    private(set) var bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+
+    /// Reads a whole file.
+    func read(_ path: String, _ files: any LogFiles) throws(AppendLogError) {
         let file = try files.open(path, .read)
         defer { files.close(file) }
         let size = try files.size(file)
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 8)
-        do {
-            let count = try files.read(file, at: 0, into: buffer)
-            bytes = UnsafeRawBufferPointer(rebasing: buffer.prefix(count))
-        } catch {
+        bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+        if buffer.count < size {
             buffer.deallocate()
-            throw error
+            buffer = .allocate(byteCount: size, alignment: 8)
         }
+        let target = UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(size))
+        let count = try files.read(file, at: 0, into: target)
+        bytes = UnsafeRawBufferPointer(rebasing: target.prefix(count))
     }
 
     deinit {
-        bytes.deallocate()
+        buffer.deallocate()
     }
 
     /// The highest `durableUpTo` of the segment's groups; `nil` where it has none.

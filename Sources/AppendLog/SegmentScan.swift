@@ -76,6 +76,20 @@ struct SegmentScan {
         return .damage(start..<offset)
     }
 
+    /// A thing, and the bytes of the segment that it takes up.
+    typealias Found = (item: Item, place: Range<Int>)
+
+    /// The next things, which replace those in `found`; `false` where there are none.
+    mutating func next(atMost count: Int, _ found: inout [Found]) -> Bool {
+        found.removeAll(keepingCapacity: true)
+        var start = offset
+        while found.count < count, let item = next() {
+            found.append((item, start..<offset))
+            start = offset
+        }
+        return !found.isEmpty
+    }
+
     private mutating func missing(from start: Int) -> Item? {
         guard start < knownEnd else { return nil }
         offset = max(offset, knownEnd)

@@ -58,6 +58,11 @@ package struct OpenedStore {
                 return state.restore(part, &reading)
             },
             damaged: { damaged.append(DamagedTask($0)) },
+            prepare: { kind, payload in
+                if let id = StoredKind(rawValue: kind)?.taskID(in: payload) {
+                    state.tasks.index.prefetch(id)
+                }
+            },
             replay: { record in
                 observe?(record)
                 do {

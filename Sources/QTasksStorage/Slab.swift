@@ -12,12 +12,13 @@ protocol SlabRow {
 
 /// Rows under numbers, in chunks of one size that never move.
 ///
-/// Growing allocates a chunk and copies nothing. The row that was given back last is the next to be
+/// Growing allocates a chunk and copies nothing; of the first one only what is used takes up memory, the
+/// others are in huge pages. The row that was given back last is the next to be
 /// given out.
 struct Slab<Row: SlabRow> {
     typealias Number = UInt32
 
-    private static var chunkBits: UInt32 { 12 }
+    private static var chunkBits: UInt32 { 16 }
     private static var chunkRows: Int { 1 << Int(chunkBits) }
 
     private var chunks: ContiguousArray<ContiguousArray<Row>> = []
@@ -27,8 +28,9 @@ struct Slab<Row: SlabRow> {
     private(set) var end: Number = 0
     private(set) var count = 0
 
-    /// Bytes that its chunks take.
-    var bytes: Int { chunks.count * Self.chunkRows * MemoryLayout<Row>.stride }
+    /// Bytes of the rows that were ever in use: what was never written to takes up no memory, but for
+    /// the rest of a page.
+    var bytes: Int { Int(end) * MemoryLayout<Row>.stride }
 
     subscript(number: Number) -> Row {
         @inline(__always)
@@ -71,6 +73,7 @@ struct Slab<Row: SlabRow> {
         if Int(end) & (Self.chunkRows - 1) == 0 {
             chunks.append([])
             chunks[chunks.count - 1].reserveCapacity(Self.chunkRows)
+            if chunks.count > 1 { HugePages.ask(for: &chunks[chunks.count - 1]) }
         }
         chunks[chunks.count - 1].append(row)
         end += 1

@@ -239,6 +239,17 @@ private enum CheckpointEntry {
         return isFresh ? freshBytes : bytesMax
     }
 
+    /// Shows the ID of each task in bytes that are nothing but tasks.
+    static func forEachID(in bytes: UnsafeRawBufferPointer, _ body: (TaskID) -> Void) {
+        guard let base = bytes.baseAddress else { return }
+        var place = 0
+        while place + freshBytes <= bytes.count {
+            let isFresh = base.get(place + 1, as: UInt8.self) & 128 == 0
+            body(TaskID(high: base.bigEndian(place + 8), low: base.bigEndian(place + 16)))
+            place += isFresh ? freshBytes : bytesMax
+        }
+    }
+
     private static func readProgress(
         _ base: UnsafeRawPointer,
         _ entry: inout TaskEntry,
@@ -325,6 +336,7 @@ package struct CheckpointReading {
             }
         case .entries:
             var rest = reader.rest()
+            CheckpointEntry.forEachID(in: rest, tasks.index.prefetch)
             while !rest.isEmpty {
                 let count = try CheckpointEntry.read(rest, into: &tasks, lanes: lanes)
                 rest = UnsafeRawBufferPointer(rebasing: rest[count...])

@@ -41,7 +41,7 @@ package struct TaskIndex {
         (0..<endNumber).lazy.filter { isUsed($0) }
     }
 
-    /// Bytes that it takes, counted by what is allotted.
+    /// Bytes that it takes, up to the pages that are used in part.
     package var bytes: Int { cores.bytes + progress.bytes + slots.bytes }
 
     package subscript(number: Number) -> TaskEntry {
@@ -65,6 +65,13 @@ package struct TaskIndex {
     package func number(of id: TaskID) -> Number? {
         slots.number(tag: tag(id)) { cores[$0].id == id }
     }
+
+    /// A task of this ID is looked for soon.
+    ///
+    /// With many tasks nearly every search waits for memory; told of some ahead, the CPU waits for
+    /// them all at once.
+    @inline(__always)
+    func prefetch(_ id: TaskID) { slots.prefetch(tag: tag(id)) }
 
     /// Adds a task that isn't there yet.
     package mutating func insert(_ entry: TaskEntry) -> Number {

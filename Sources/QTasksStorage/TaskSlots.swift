@@ -1,5 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
+import CLinux
+
 /// Finds a task's number by 32 bits of its ID's hash, its tag: extendible hashing.
 ///
 /// ```
@@ -20,23 +22,31 @@ struct TaskSlots {
     private static let slotMask = slotsPerShard - 1
 
     /// A longer walk from slot to slot costs more than the memory is worth.
-    private static let usedMax = slotsPerShard * 4 / 5
+    private static let usedMax = slotsPerShard * 3 / 4
 
     /// The bits that are left beside those that choose the slot: with a hash that nobody can foresee,
     /// 3 billion tasks come first.
     private static let depthMax: UInt32 = 32 - slotBits
 
     private struct Shard {
-        /// The tag in the upper half, the number plus one in the lower; 0 is empty.
-        var slots = ContiguousArray<UInt64>(repeating: 0, count: TaskSlots.slotsPerShard)
-        var used = 0
+        var used: UInt32 = 0
         /// How many upper bits its tags have in common.
         var depth: UInt32
     }
 
-    private var shards: ContiguousArray<Shard> = [Shard(depth: 0)]
+    /// So many shards' slots lie in one piece of memory.
+    private static let shardsPerBlock =
+        HugePages.bytes / (slotsPerShard * MemoryLayout<UInt64>.size)
+
+    private var shards: ContiguousArray<Shard> = []
+    /// The slots of the shards: the tag in the upper half, the number plus one in the lower; 0 is empty.
+    private var blocks: ContiguousArray<ContiguousArray<UInt64>> = []
     private var directory: ContiguousArray<UInt32> = [0]
     private var depth: UInt32 = 0
+
+    init() {
+        addShard(depth: 0)
+    }
 
     /// Bytes that shards and directory take.
     var bytes: Int {
@@ -47,8 +57,7 @@ struct TaskSlots {
     /// The number with this tag that `isMatch` says yes to.
     @inline(__always)
     func number(tag: UInt32, isMatch: (UInt32) -> Bool) -> UInt32? {
-        let shard = shardIndex(tag)
-        return shards[shard].slots.withUnsafeBufferPointer { slots in
+        withSlots(of: shardIndex(tag)) { slots in
             var place = Int(tag) & Self.slotMask
             while slots[place] != 0 {
                 let slot = slots[place]
@@ -62,23 +71,69 @@ struct TaskSlots {
         }
     }
 
+    /// Has the CPU fetch where a search for this tag begins.
+    @inline(__always)
+    func prefetch(tag: UInt32) {
+        withSlots(of: shardIndex(tag)) { clinux_prefetch($0 + (Int(tag) & Self.slotMask)) }
+    }
+
     /// Notes a number that isn't there yet.
     mutating func insert(_ number: UInt32, tag: UInt32) {
         while shards[shardIndex(tag)].used >= Self.usedMax { split(tag) }
+        let shard = shardIndex(tag)
         let slot = UInt64(tag) << 32 | UInt64(number + 1)
-        Self.place(slot, in: &shards[shardIndex(tag)])
+        withMutableSlots(of: shard) { Self.place(slot, in: $0) }
+        shards[shard].used += 1
     }
 
     /// Forgets a number that is there.
     mutating func remove(_ number: UInt32, tag: UInt32) {
         let slot = UInt64(tag) << 32 | UInt64(number + 1)
-        let index = shardIndex(tag)
-        var hole = Int(tag) & Self.slotMask
-        while shards[index].slots[hole] != slot {
-            precondition(shards[index].slots[hole] != 0, "what is removed was inserted")
-            hole = (hole + 1) & Self.slotMask
+        let shard = shardIndex(tag)
+        withMutableSlots(of: shard) { slots in
+            var hole = Int(tag) & Self.slotMask
+            while slots[hole] != slot {
+                precondition(slots[hole] != 0, "what is removed was inserted")
+                hole = (hole + 1) & Self.slotMask
+            }
+            Self.close(hole, in: slots)
         }
-        Self.close(hole, in: &shards[index])
+        shards[shard].used -= 1
+    }
+
+    // MARK: Slots
+
+    @inline(__always)
+    private func withSlots<Result>(
+        of shard: Int,
+        _ body: (UnsafePointer<UInt64>) -> Result
+    ) -> Result {
+        blocks[shard / Self.shardsPerBlock].withUnsafeBufferPointer { block in
+            guard let base = block.baseAddress else { preconditionFailure("a block has slots") }
+            return body(base + shard % Self.shardsPerBlock * Self.slotsPerShard)
+        }
+    }
+
+    @inline(__always)
+    private mutating func withMutableSlots(
+        of shard: Int,
+        _ body: (UnsafeMutablePointer<UInt64>) -> Void
+    ) {
+        blocks[shard / Self.shardsPerBlock].withUnsafeMutableBufferPointer { block in
+            guard let base = block.baseAddress else { preconditionFailure("a block has slots") }
+            body(base + shard % Self.shardsPerBlock * Self.slotsPerShard)
+        }
+    }
+
+    private mutating func addShard(depth: UInt32) {
+        if shards.count % Self.shardsPerBlock == 0 {
+            blocks.append([])
+            blocks[blocks.count - 1].reserveCapacity(Self.shardsPerBlock * Self.slotsPerShard)
+            // the first one may never be filled
+            if blocks.count > 1 { HugePages.ask(for: &blocks[blocks.count - 1]) }
+        }
+        shards.append(Shard(depth: depth))
+        blocks[blocks.count - 1].append(contentsOf: repeatElement(0, count: Self.slotsPerShard))
     }
 
     @inline(__always)
@@ -87,27 +142,26 @@ struct TaskSlots {
         Int(directory[Int(tag >> (32 - depth))])
     }
 
-    private static func place(_ slot: UInt64, in shard: inout Shard) {
+    @inline(__always)
+    private static func place(_ slot: UInt64, in slots: UnsafeMutablePointer<UInt64>) {
         var place = home(slot)
-        while shard.slots[place] != 0 { place = (place + 1) & slotMask }
-        shard.slots[place] = slot
-        shard.used += 1
+        while slots[place] != 0 { place = (place + 1) & slotMask }
+        slots[place] = slot
     }
 
     /// Moves up what a search would no longer find behind the hole.
-    private static func close(_ hole: Int, in shard: inout Shard) {
+    private static func close(_ hole: Int, in slots: UnsafeMutablePointer<UInt64>) {
         var hole = hole
         var place = (hole + 1) & slotMask
-        while shard.slots[place] != 0 {
-            let walked = (place - home(shard.slots[place])) & slotMask
+        while slots[place] != 0 {
+            let walked = (place - home(slots[place])) & slotMask
             if walked >= (place - hole) & slotMask {
-                shard.slots[hole] = shard.slots[place]
+                slots[hole] = slots[place]
                 hole = place
             }
             place = (place + 1) & slotMask
         }
-        shard.slots[hole] = 0
-        shard.used -= 1
+        slots[hole] = 0
     }
 
     @inline(__always)
@@ -116,23 +170,26 @@ struct TaskSlots {
     /// Halves the shard of this tag, by the first bit in which its tags differ.
     private mutating func split(_ tag: UInt32) {
         let index = shardIndex(tag)
-        let old = shards[index]
-        precondition(old.depth < Self.depthMax, "the hash doesn't tell tasks apart")
-        if old.depth == depth { doubleDirectory() }
-        var halves = (Shard(depth: old.depth + 1), Shard(depth: old.depth + 1))
-        let bit = UInt64(1) << UInt64(63 - old.depth)
-        for slot in old.slots where slot != 0 {
-            if slot & bit == 0 {
-                Self.place(slot, in: &halves.0)
-            } else {
-                Self.place(slot, in: &halves.1)
-            }
+        let oldDepth = shards[index].depth
+        precondition(oldDepth < Self.depthMax, "the hash doesn't tell tasks apart")
+        if oldDepth == depth { doubleDirectory() }
+        let all = withSlots(of: index) {
+            Array(UnsafeBufferPointer(start: $0, count: Self.slotsPerShard))
         }
-        shards[index] = halves.0
-        shards.append(halves.1)
+        shards[index] = Shard(depth: oldDepth + 1)
+        addShard(depth: oldDepth + 1)
+        let bit = UInt64(1) << UInt64(63 - oldDepth)
+        withMutableSlots(of: index) { $0.update(repeating: 0, count: Self.slotsPerShard) }
+        for (shard, half) in [(index, 0), (shards.count - 1, bit)] {
+            let slots = all.lazy.filter { $0 != 0 && $0 & bit == half }
+            withMutableSlots(of: shard) { target in
+                for slot in slots { Self.place(slot, in: target) }
+            }
+            shards[shard].used = UInt32(slots.count)
+        }
         // the shard's stretch of the directory: its second half is the new one's
-        let stretch = 1 << Int(depth - old.depth)
-        let start = Int(tag >> (32 - old.depth)) * stretch
+        let stretch = 1 << Int(depth - oldDepth)
+        let start = Int(tag >> (32 - oldDepth)) * stretch
         for place in start + stretch / 2..<start + stretch {
             directory[place] = UInt32(shards.count - 1)
         }

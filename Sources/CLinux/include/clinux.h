@@ -59,6 +59,9 @@ int clinux_term_signal(int status);
 /// Uses the SSE 4.2 or ARMv8 instruction where the CPU has it, a table elsewhere.
 uint32_t clinux_crc32c(uint32_t crc, const void *bytes, size_t count);
 
+/// Has the CPU fetch the cache line of `place`, which will be written to; doesn't wait, and never fails.
+static inline void clinux_prefetch(const void *place) { __builtin_prefetch(place, 1); }
+
 /// The same by table alone, so that a test can hold the two against each other.
 uint32_t clinux_crc32c_table(uint32_t crc, const void *bytes, size_t count);
 
