@@ -9,8 +9,10 @@ public struct Lease: Hashable, Sendable {
     public let rawValue: UInt64
 
     /// Stands for "no lease" in formats; never given out.
-    public static let none = Lease(rawValue: 0)
+    // computed, and read inline: a stored one is asked for by way of its initializer's lock
+    @inlinable public static var none: Lease { Lease(rawValue: 0) }
 
+    @inlinable
     public init(rawValue: UInt64) {
         self.rawValue = rawValue
     }

@@ -18,7 +18,7 @@ package struct StoredPlace: Hashable, Sendable {
 
 extension RecordPosition {
     /// Stands for "no record": segments count from 1.
-    package static let none = RecordPosition(segment: 0, offset: 0)
+    package static var none: RecordPosition { RecordPosition(segment: 0, offset: 0) }
 }
 
 /// The log as Storage's core needs it, so that tests can put theirs in its place.

@@ -67,6 +67,7 @@ public struct WireReader {
     }
 
     @inlinable
+    @inline(__always)
     public mutating func raw(
         _ count: Int,
         _ field: StaticString
