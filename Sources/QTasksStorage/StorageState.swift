@@ -28,7 +28,7 @@ package struct StorageState {
         ///
         /// None are yet: a worker was seen to hang once over arguments that it had been told by their
         /// place. The simulation has them.
-        package var placedBytesMin = Int.max
+        package var placedBytesMin = 64 << 10
 
         package init(
             config: QueueConfig,

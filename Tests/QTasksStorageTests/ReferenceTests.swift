@@ -78,6 +78,19 @@ struct `What is large` {
         #expect(try grant()?.arguments != nil && held == 1)
     }
 
+    @Test mutating func `begins at 64 KiB, unless told otherwise`() throws {
+        bench = Bench()
+        bench.propose(.reader(id: Bench.worker, true))
+        let text = String(repeating: "a", count: 64 << 10)
+        for (counter, arguments) in [(1, String(text.dropLast())), (2, text)] as [(UInt32, String)]
+        {
+            let id = try bench.addedTask(bench.submission("t", arguments))
+            bench.lease(id, Lease(incarnation: 7, counter: counter))
+            let grant = try #require(try grant())
+            #expect((grant.arguments != nil) == (counter == 2))
+        }
+    }
+
     @Test mutating func `comes with its bytes after a worker couldn't read it`() throws {
         let id = try running()
         #expect(try grant()?.arguments != nil)

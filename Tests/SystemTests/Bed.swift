@@ -8,9 +8,8 @@ import Testing
 
 /// A fresh folder with a home in it, and all processes that one test starts.
 ///
-/// One thread does it all: whatever a test waits for, ``wait(_:within:until:)`` meanwhile reads
-/// what every program writes and reaps those that end. It belongs to the main thread, which the
-/// programs' lives are tied to.
+/// The main actor does it all: whatever a test waits for, ``wait(_:within:until:)`` meanwhile reads
+/// what every program writes and reaps those that end.
 @MainActor
 final class Bed {
     /// Removed at the end, with all that is in it.
@@ -28,15 +27,18 @@ final class Bed {
 
     /// Gives a test its bed, and clears it away however the test ends.
     ///
-    /// Where it throws, what the programs logged becomes part of the failure.
+    /// Where it throws, what the programs logged and how they ended becomes part of the failure.
     static func use(_ body: @MainActor (Bed) async throws -> Void) async throws {
         let bed = try Bed()
         do {
             try await body(bed)
         } catch {
             bed.turn(waitingMilliseconds: 0)
-            let log = bed.programs.map { $0.log.lines.suffix(80).joined(separator: "\n") }
-            Issue.record("\(error)\n\(log.joined(separator: "\n--\n"))")
+            let told = bed.programs.map { program in
+                let state = program.report.map { "\($0)" } ?? "still running"
+                return (program.log.lines.suffix(80) + [state]).joined(separator: "\n")
+            }
+            Issue.record("\(error)\n\(told.joined(separator: "\n--\n"))")
         }
         try bed.end()
     }

@@ -22,8 +22,7 @@ enum Tool: String {
 
 /// One started program, with what it writes.
 ///
-/// It ends with this process, however that ends: `setpriv` arms the death signal and becomes the
-/// program, so that its pid is the child's.
+/// It ends with this process, however that ends.
 @MainActor
 final class Program {
     let child: ChildProcess
@@ -45,9 +44,9 @@ final class Program {
         let (log, logEnd) = try Self.pipe()
         let nothing = open("/dev/null", O_RDONLY | O_CLOEXEC)
         defer { for end in [outputEnd, logEnd, nothing] { close(end) } }
-        child = try ChildProcess.spawn(
-            executable: "/usr/bin/setpriv",
-            arguments: ["--pdeathsig", "KILL", path] + arguments,
+        child = try ChildProcess.spawnTied(
+            path,
+            arguments,
             environment: environment,
             stdin: nothing,
             stdout: outputEnd,
@@ -64,7 +63,7 @@ final class Program {
         if report == nil { report = child.reap() }
     }
 
-    private static func pipe() throws -> (read: Int32, write: Int32) {
+    nonisolated static func pipe() throws -> (read: Int32, write: Int32) {
         var ends: [Int32] = [-1, -1]
         guard Glibc.pipe(&ends) == 0 else { throw Failure("pipe(2): errno \(errno)") }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }

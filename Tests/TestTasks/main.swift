@@ -58,6 +58,8 @@ app.task("echo") { (text: String, context: TaskContext) async throws -> String i
     return text
 }
 
+app.task("copy") { (bytes: [UInt8], _: TaskContext) async throws -> [UInt8] in bytes }
+
 app.task("framed", middlewares: [Frame(word: "outer"), Frame(word: "inner")]) {
     (text: String, _: TaskContext) async throws -> String in text
 }
