@@ -6,27 +6,6 @@ import Testing
 
 @testable import AppendLog
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
-/// A fresh folder, removed with everything in it when the value goes.
-final class TemporaryDirectory {
-    let path: String
-
-    init() throws {
-        var template = Array("\(temporaryParent)/appendlog-XXXXXX".utf8CString)
-        let made = template.withUnsafeMutableBufferPointer { buffer in
-            buffer.baseAddress.flatMap { mkdtemp($0) }.map { String(cString: $0) }
-        }
-        path = try #require(made)
-    }
-
-    deinit {
-        for name in (try? PosixFiles().list(path)) ?? [] { unlink("\(path)/\(name)") }
-        rmdir(path)
-    }
-}
-
 /// A record as the tests remember it.
 struct Entry: Equatable {
     var sequence: UInt64

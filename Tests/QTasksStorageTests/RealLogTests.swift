@@ -3,42 +3,10 @@
 import AppendLog
 import Glibc
 import QTasksModel
+import QTasksProcess
 import QTasksStorage
 import QTasksWire
 import Testing
-
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
-/// A fresh folder, gone with the value.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        var template = Array("\(temporaryParent)/qtasks-storage-XXXXXX".utf8CString)
-        guard let path = mkdtemp(&template) else { throw POSIXFailure(code: errno) }
-        self.path = String(cString: path)
-    }
-
-    struct POSIXFailure: Error {
-        var code: Int32
-    }
-
-    deinit {
-        let store = path + "/store"
-        if let folder = opendir(store) {
-            while let entry = readdir(folder) {
-                let name = withUnsafePointer(to: entry.pointee.d_name) {
-                    $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-                }
-                unlink(store + "/" + name)
-            }
-            closedir(folder)
-        }
-        rmdir(store)
-        rmdir(path)
-    }
-}
 
 @Suite
 struct `Storage on a real log` {
