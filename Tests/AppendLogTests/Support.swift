@@ -42,6 +42,25 @@ struct Opened {
     }
 }
 
+extension SimulatedDisk {
+    /// Whether the power has gone and nothing has brought it back.
+    var isPowerless: Bool {
+        (try? list(Opened.directory)) == nil
+    }
+
+    /// Ends the process, and now and then the power with it.
+    ///
+    /// - Returns: Whether the power went.
+    func endProcess(orPower chance: inout Chance) -> Bool {
+        guard Bool.random(using: &chance) || isPowerless else {
+            endProcess()
+            return false
+        }
+        crash(seed: chance.next())
+        return true
+    }
+}
+
 extension LogOptions {
     /// Segments of two pages: a few records fill one.
     static let small = LogOptions(
