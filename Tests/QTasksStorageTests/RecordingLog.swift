@@ -5,7 +5,7 @@ import AppendLog
 @testable import QTasksStorage
 
 /// A log that remembers what was appended since somebody asked.
-final class RecordingLog: KeptLog {
+final class RecordingLog: OverheardLog {
     let kept: Log
     private var fresh: [KeptModel.Record] = []
 
@@ -18,9 +18,6 @@ final class RecordingLog: KeptLog {
         defer { fresh = [] }
         return fresh
     }
-
-    var incarnation: UInt32 { kept.incarnation }
-    var isShortOfSpace: Bool { kept.isShortOfSpace }
 
     func append(
         kind: StoredKind,
@@ -37,37 +34,5 @@ final class RecordingLog: KeptLog {
     func appendUnknown(_ bytes: [UInt8]) throws {
         let (sequence, _) = try kept.append(kind: KeptModel.unknownKind, payload: bytes)
         fresh.append(.init(sequence: sequence, kind: KeptModel.unknownKind, bytes: bytes))
-    }
-
-    func withRecord<Result>(
-        at position: RecordPosition,
-        _ body: (UnsafeRawBufferPointer) -> Result
-    ) throws(AppendLogError) -> Result {
-        try kept.withPayload(at: position, body)
-    }
-
-    func withStart<Result>(
-        of position: RecordPosition,
-        _ body: (RecordStart) -> Result
-    ) throws(AppendLogError) -> Result? {
-        try kept.withStart(of: position, body)
-    }
-
-    func hold(_ segment: UInt32) {
-        kept.hold(segment)
-    }
-
-    func unhold(_ segment: UInt32) {
-        kept.unhold(segment)
-    }
-
-    func carry(
-        _ view: borrowing RecordView,
-        kind: UInt8,
-        flags: UInt8,
-        payloadBytes: Int,
-        fill: (UnsafeMutableRawBufferPointer) -> Void
-    ) throws(AppendLogError) -> RecordPosition {
-        try kept.carry(view, kind: kind, flags: flags, payloadBytes: payloadBytes, fill: fill)
     }
 }
