@@ -110,15 +110,13 @@ extension KeptStore {
 
     func push(_ id: TaskID, _ lease: Lease, _ outcome: TaskOutcome, from worker: WorkerID) {
         guard let log else { return }
-        var writer = WireWriter(.results)
-        writer.worker(worker)
-        ResultEntry(
+        let result = ResultEntry(
             id: id,
             lease: lease,
             startedAt: now.wall,
             finishedAt: now.wall,
             outcome: outcome
-        ).write(to: &writer)
-        writer.bytes.withUnsafeBytes { state.results($0, now: now, log: log) }
+        )
+        state.push(result, from: worker, now: now, log: log)
     }
 }

@@ -58,16 +58,14 @@ struct `Storage on a real log` {
                 Self.propose([add], to: &state, log)
             }
         }
-        var results = WireWriter(.results)
-        results.worker(Bench.worker)
-        ResultEntry(
+        let result = ResultEntry(
             id: tasks[7].id,
             lease: Lease(incarnation: log.incarnation, counter: 7),
             startedAt: Timestamp(nanoseconds: 1),
             finishedAt: Timestamp(nanoseconds: 2),
             outcome: .success(result: [9], contentType: nil)
-        ).write(to: &results)
-        results.bytes.withUnsafeBytes { state.results($0, now: Bench().now, log: log) }
+        )
+        state.push(result, from: Bench.worker, now: Bench().now, log: log)
         let wantsSync = state.takeSyncWish()
         #expect(wantsSync)
         try log.flush()
