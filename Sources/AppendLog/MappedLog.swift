@@ -31,10 +31,7 @@ struct MappedLog {
         else { throw .corrupt(path: path, offset: start) }
         let seed = segment.link.header.salt ^ position.offset
         let available = min(segment.mapping.bytes.count, segment.link.limit) - start
-        guard let header = RecordHeader(base + start, available: available, seed: seed),
-            header.bytesOnDisk <= available,
-            (base + start + header.headerBytes).crc32c(header.payloadBytes, seed: seed)
-                == header.payloadChecksum
+        guard let header = RecordHeader(ofWhole: base + start, available: available, seed: seed)
         else { throw .corrupt(path: path, offset: start) }
         let payload = base + start + header.headerBytes
         return body(UnsafeRawBufferPointer(start: payload, count: header.payloadBytes))
