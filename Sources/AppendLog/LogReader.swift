@@ -65,6 +65,17 @@ public final class LogReader {
         return infos
     }
 
+    /// What a segment's file takes up by now, in bytes; 0 where its writer has removed it.
+    public func fileBytes(of segment: UInt32) throws(AppendLogError) -> Int {
+        let path = "\(log.directory)/\(LogFormat.segmentName(segment))"
+        guard let file = try? log.files.open(path, .read) else { return 0 }
+        defer { log.files.close(file) }
+        return try log.files.size(file)
+    }
+
+    /// What the meta pages take up, in bytes.
+    public static let metaBytes = 2 * MetaPage.bytes
+
     /// Where the newest meta page says that everything before it is on disk.
     public var mark: RecordPosition {
         meta.mark
