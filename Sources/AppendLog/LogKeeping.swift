@@ -46,7 +46,7 @@ struct LogKeeping {
     private var draft: Draft?
     private var source: Source?
     private(set) var isBusy = false
-    private(set) var wantsMeasure = false
+    private var wantsMeasure = false
 
     /// Segments that a reader outside was told of, and how often: they stay.
     private var holds: [UInt32: Int] = [:]
