@@ -69,7 +69,7 @@ struct LogKeeping {
 
     /// What all files take up together, in bytes.
     var bytesUsed: Int {
-        2 * MetaPage.bytes + sizesTotal
+        MetaPage.fileBytes + sizesTotal
             + checkpoints.reduce(0) { $0 + $1.bytes } + (draft?.checkpoint.bytes ?? 0)
     }
 

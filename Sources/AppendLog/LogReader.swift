@@ -11,6 +11,7 @@ import Glibc
 public final class LogReader {
     /// What one pass over the store found.
     public struct Report: Hashable, Sendable {
+        /// How many were shown.
         public var records: UInt64 = 0
         /// The last record there is.
         public var lastSequence: UInt64 = 0
@@ -74,7 +75,7 @@ public final class LogReader {
     }
 
     /// What the meta pages take up, in bytes.
-    public static let metaBytes = 2 * MetaPage.bytes
+    public static let metaBytes = MetaPage.fileBytes
 
     /// Where the newest meta page says that everything before it is on disk.
     public var mark: RecordPosition {

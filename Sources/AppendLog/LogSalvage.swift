@@ -4,7 +4,9 @@ import Glibc
 
 /// A record that was mended: one of its bits was flipped.
 public struct HealedRecord: Hashable, Sendable {
+    /// Its number in the log.
     public var sequence: UInt64
+    /// Where it begins.
     public var position: RecordPosition
 }
 
@@ -22,14 +24,20 @@ public final class LogSalvage {
 
     /// What one pass found.
     public struct Report: Hashable, Sendable {
+        /// How many could be read, those that were mended included.
         public var records: UInt64 = 0
+        /// The last record there is, or was.
         public var lastSequence: UInt64 = 0
+        /// Those that were mended.
         public var healed: [HealedRecord] = []
+        /// Durable records that are corrupt or gone.
         public var lost: [LostRecords] = []
+        /// Durable bytes that are no record any more.
         public var damaged: [DamagedBytes] = []
         /// The longest payload, in bytes.
         public var payloadBytesMax = 0
 
+        /// That of a pass that hasn't begun.
         public init() {}
     }
 

@@ -305,7 +305,7 @@ struct `An owner that crashes at any step` {
 extension SimulatedDisk {
     /// Flips a bit in the newer page; `false` where the other one isn't whole either.
     func rotNewerMetaPage() -> Bool {
-        guard var bytes = contents(of: metaPath), bytes.count == 2 * MetaPage.bytes else {
+        guard var bytes = contents(of: metaPath), bytes.count == MetaPage.fileBytes else {
             return false
         }
         let pages = [0, 1].map { index in
