@@ -138,12 +138,12 @@ let package = Package(
 
         .testTarget(
             name: "ZeroMQTests",
-            dependencies: ["CLinux", "CZeroMQ", "ZeroMQ"],
+            dependencies: ["CLinux", "CZeroMQ", "QTasksProcess", "ZeroMQ"],
             swiftSettings: strict
         ),
         .testTarget(
             name: "AppendLogTests",
-            dependencies: ["AppendLog", "CLinux"],
+            dependencies: ["AppendLog", "CLinux", "QTasksProcess"],
             swiftSettings: strict
         ),
         .testTarget(name: "QTasksModelTests", dependencies: ["QTasksModel"], swiftSettings: strict),
@@ -206,7 +206,7 @@ let package = Package(
         ),
         .testTarget(
             name: "WordcountTests",
-            dependencies: ["QTasks", "wordcount"],
+            dependencies: ["QTasks", "QTasksProcess", "wordcount"],
             swiftSettings: strict
         ),
         // One suite for every implementation of a component's protocol.
@@ -255,10 +255,11 @@ if Context.environment["QTASKS_FUZZ"] != nil {
     )
 }
 
-// The log's own tests, from nothing in a minute: its two modules, nothing fetched. For a sanitizer or the
+// The log's own tests, from nothing in a minute: three modules, nothing fetched. For a sanitizer or the
 // fuzzer, which want everything built anew, in a folder of its own (`--scratch-path`).
 if Context.environment["QTASKS_LOG"] != nil {
     package.products = []
     package.dependencies = []
-    package.targets.removeAll { !["CLinux", "AppendLog", "AppendLogTests"].contains($0.name) }
+    let kept = ["CLinux", "AppendLog", "QTasksProcess", "AppendLogTests"]
+    package.targets.removeAll { !kept.contains($0.name) }
 }

@@ -23,9 +23,9 @@ extension UnsafeMutableRawPointer {
     }
 }
 
-// The standard library's withUnsafeBytes forgets which error its body throws.
 extension [UInt8] {
-    func withBytes<Result, Failure: Error>(
+    /// Lends the bytes; the standard library's withUnsafeBytes forgets which error its body throws.
+    package func withBytes<Result, Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         try withUnsafeBufferPointer { (buffer) throws(Failure) -> Result in
@@ -33,6 +33,7 @@ extension [UInt8] {
         }
     }
 
+    /// The same to write to.
     mutating func withMutableBytes<Result, Failure: Error>(
         _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {

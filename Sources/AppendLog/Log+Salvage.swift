@@ -54,7 +54,7 @@ extension Log {
     public var bytesReferred: Int {
         let first = segments.first?.index ?? 0
         return board.look { jobs in
-            jobs.keeping.sizes.reduce(2 * MetaPage.bytes) { sum, size in
+            jobs.keeping.sizes.reduce(MetaPage.fileBytes) { sum, size in
                 size.key >= first ? sum + size.value : sum
             } + jobs.keeping.checkpoints.reduce(0) { $0 + $1.bytes }
         }

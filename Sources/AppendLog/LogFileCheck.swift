@@ -4,6 +4,7 @@ import Glibc
 
 /// A part of a store's files that isn't as it was written.
 public struct FileDamage: Hashable, Sendable {
+    /// Which parts there are beside the records.
     public enum Part: String, Sendable {
         /// One of the two pages of `meta`.
         case metaPage
@@ -15,6 +16,7 @@ public struct FileDamage: Hashable, Sendable {
         case checkpoint
     }
 
+    /// Which one it is.
     public var part: Part
     /// The file's name in the store's directory.
     public var file: String
@@ -90,7 +92,7 @@ public struct LogFileCheck {
         let path = path(LogFormat.metaName)
         guard let file = try openIfThere(path) else { return [nil, nil] }
         defer { files.close(file) }
-        let bytes = try files.bytes(of: file, at: 0, count: 2 * MetaPage.bytes)
+        let bytes = try files.bytes(of: file, at: 0, count: MetaPage.fileBytes)
         var pages: [MetaPage?] = []
         for offset in [0, MetaPage.bytes] {
             let page = try bytes.withBytes { (all) throws(AppendLogError) -> MetaPage? in

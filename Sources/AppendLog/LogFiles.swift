@@ -2,8 +2,10 @@
 
 /// An open file of a ``LogFiles``; for ``PosixFiles`` the descriptor.
 public struct LogFileHandle: Hashable, Sendable {
+    /// What the file layer knows it by.
     public let rawValue: Int32
 
+    /// For file layers.
     public init(rawValue: Int32) {
         self.rawValue = rawValue
     }
@@ -34,8 +36,10 @@ public enum LogFileSystem: Hashable, Sendable {
 public struct LogFileSystemSpace: Hashable, Sendable {
     /// What this process may still use.
     public var freeBytes: Int
+    /// What it has in all.
     public var totalBytes: Int
 
+    /// For file layers.
     public init(freeBytes: Int, totalBytes: Int) {
         self.freeBytes = freeBytes
         self.totalBytes = totalBytes
@@ -44,6 +48,7 @@ public struct LogFileSystemSpace: Hashable, Sendable {
 
 /// A file's bytes, mapped read-only for as long as this object lives.
 public final class LogMapping {
+    /// Valid for as long as this object lives.
     public let bytes: UnsafeRawBufferPointer
     private let populateBytes: () -> Bool
     private let release: (UnsafeRawBufferPointer) -> Void
@@ -102,8 +107,10 @@ public protocol LogFiles: Sendable {
     /// `fsync(2)` of a directory.
     func syncDirectory(_ path: String) throws(AppendLogError)
 
+    /// Gives a file another name, at once and in the place of a file that has it; see rename(2).
     func rename(_ path: String, to newPath: String) throws(AppendLogError)
 
+    /// Removes a name; whoever has the file open, or mapped, keeps it.
     func remove(_ path: String) throws(AppendLogError)
 
     /// The names in a directory, in no order.
@@ -139,6 +146,7 @@ public protocol LogFiles: Sendable {
         path: String
     ) throws(AppendLogError) -> LogMapping
 
+    /// What kind of file system the directory lies on.
     func fileSystem(of directory: String) throws(AppendLogError) -> LogFileSystem
 
     /// How much room there is where the directory lies, see statvfs(3).
@@ -168,6 +176,7 @@ extension LogFiles {
         return LogMapping(UnsafeRawBufferPointer(copy)) { $0.deallocate() }
     }
 
+    /// Never 0.
     public func salt() -> UInt32 {
         UInt32.random(in: 1...UInt32.max)
     }

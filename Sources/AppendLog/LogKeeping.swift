@@ -46,7 +46,7 @@ struct LogKeeping {
     private var draft: Draft?
     private var source: Source?
     private(set) var isBusy = false
-    private(set) var wantsMeasure = false
+    private var wantsMeasure = false
 
     /// Segments that a reader outside was told of, and how often: they stay.
     private var holds: [UInt32: Int] = [:]
@@ -69,7 +69,7 @@ struct LogKeeping {
 
     /// What all files take up together, in bytes.
     var bytesUsed: Int {
-        2 * MetaPage.bytes + sizesTotal
+        MetaPage.fileBytes + sizesTotal
             + checkpoints.reduce(0) { $0 + $1.bytes } + (draft?.checkpoint.bytes ?? 0)
     }
 

@@ -22,6 +22,7 @@ public struct LogListener {
     /// can't.
     public var damaged: ((borrowing RecordView) -> Void)?
 
+    /// An owner without checkpoints gives `replay` alone.
     public init(
         restore: ((CheckpointPart) -> Bool)? = nil,
         damaged: ((borrowing RecordView) -> Void)? = nil,

@@ -11,6 +11,7 @@ import Glibc
 public final class LogReader {
     /// What one pass over the store found.
     public struct Report: Hashable, Sendable {
+        /// How many were shown.
         public var records: UInt64 = 0
         /// The last record there is.
         public var lastSequence: UInt64 = 0
@@ -25,29 +26,9 @@ public final class LogReader {
         public var isDamaged: Bool {
             !lost.isEmpty || !damaged.isEmpty
         }
-
-        mutating func note(_ bytes: Int, _ position: RecordPosition, _ order: inout ReplayOrder) {
-            guard order.damage(bytes: bytes, at: position) == .damage else { return }
-            damaged.append(DamagedBytes(position: position, bytes: bytes))
-        }
-
-        /// Nothing can be read of the segment that ends, or has something up to, there.
-        mutating func note(missing end: RecordPosition, _ order: inout ReplayOrder) {
-            let first = SegmentHeader.areaBytes
-            guard end.offset > first else { return }
-            let position = RecordPosition(segment: end.segment, offset: UInt32(first))
-            note(Int(end.offset) - first, position, &order)
-        }
     }
 
-    private struct Segment {
-        var link: SegmentChain.Link
-        var mapping: LogMapping
-    }
-
-    private let directory: String
-    private let files: any LogFiles
-    private let segments: [Segment]
+    private let log: MappedLog
     private let meta: MetaPage
 
     /// Every record up to here is known to be on disk.
@@ -69,9 +50,9 @@ public final class LogReader {
     ///   ``AppendLogError/newerFormat(path:version:supported:)``,
     ///   ``AppendLogError/notAStore(path:)`` or ``AppendLogError/metaUnreadable(path:)``.
     public init(_ directory: String, files: any LogFiles = PosixFiles()) throws(AppendLogError) {
-        self.directory = directory
-        self.files = files
+        let segments: [MappedLog.Segment]
         (meta, segments) = try Self.snapshot(directory, files)
+        log = MappedLog(directory: directory, files: files, segments: segments)
         let proven = segments.reversed().lazy.compactMap {
             SegmentBytes.durableUpTo($0.mapping.bytes, $0.link)
         }.first
@@ -81,9 +62,20 @@ public final class LogReader {
     /// The log's segments, oldest first.
     public var segmentInfos: [SegmentInfo] {
         var infos: [SegmentInfo] = []
-        for segment in segments { infos.append(next: SegmentInfo(segment.link.header)) }
+        for segment in log.segments { infos.append(next: SegmentInfo(segment.link.header)) }
         return infos
     }
+
+    /// What a segment's file takes up by now, in bytes; 0 where its writer has removed it.
+    public func fileBytes(of segment: UInt32) throws(AppendLogError) -> Int {
+        let path = "\(log.directory)/\(LogFormat.segmentName(segment))"
+        guard let file = try? log.files.open(path, .read) else { return 0 }
+        defer { log.files.close(file) }
+        return try log.files.size(file)
+    }
+
+    /// What the meta pages take up, in bytes.
+    public static let metaBytes = MetaPage.fileBytes
 
     /// Where the newest meta page says that everything before it is on disk.
     public var mark: RecordPosition {
@@ -116,65 +108,31 @@ public final class LogReader {
         damaged: ((borrowing RecordView) -> Void)? = nil,
         _ body: (borrowing RecordView) throws(Failure) -> Void
     ) throws(Failure) -> Report {
-        var report = Report()
-        var order = ReplayOrder(
+        let order = ReplayOrder(
             durable: durableAtLeast,
             mark: meta.mark,
             from: sequence.map { $0 + 1 } ?? meta.firstSequence
         )
-        var position = start ?? RecordPosition(segment: 0, offset: 0)
-        let first = position
-        reading: for segment in segments where segment.link.header.index >= first.segment {
-            if let missing = segment.link.missing, missing > first {
-                report.note(missing: missing, &order)
-            }
-            let isFirst = segment.link.header.index == first.segment
-            var scan = SegmentScan(
-                segment.mapping.bytes,
-                salt: segment.link.header.salt,
-                limit: segment.link.limit,
-                knownEnd: segment.link.knownEnd(meta.mark),
-                from: max(SegmentHeader.areaBytes, isFirst ? Int(first.offset) : 0)
-            )
-            while true {
-                position = RecordPosition(
-                    segment: segment.link.header.index,
-                    offset: UInt32(scan.offset)
-                )
-                guard let item = scan.next() else { break }
-                if case .damage(let range) = item { report.note(range.count, position, &order) }
-                guard case .record(let header, let offset, let isSound) = item else { continue }
-                let view = RecordView(
-                    header,
-                    at: position,
-                    payload: scan.payload(header, at: offset)
-                )
-                let verdict = order.record(header, at: position, isSound: isSound)
-                if let lost = verdict.lost {
-                    report.lost.append(LostRecords(sequences: lost, position: position))
-                }
-                switch verdict {
-                case .deliver, .deliverAfterLoss:
-                    report.records += 1
-                    report.end = RecordPosition(
-                        segment: position.segment,
-                        offset: UInt32(scan.offset)
-                    )
-                    try body(view)
-                case .lost: damaged?(view)
-                case .stop: break reading
-                case .ignore, .damage: break
-                }
+        var pass = LogPass(
+            log.segments,
+            order,
+            from: start ?? RecordPosition(segment: 0, offset: 0)
+        )
+        while let found = pass.next() {
+            let view = RecordView(found.header, at: found.position, payload: found.payload)
+            switch pass.judge(found, isSound: found.isSound) {
+            case .counts: try body(view)
+            case .isLost: damaged?(view)
+            case .isNothing: break
             }
         }
-        if meta.mark.segment > segments.last?.link.header.index ?? 0 {
-            report.note(missing: meta.mark, &order)
-        }
-        if let lost = order.finish() {
-            report.lost.append(LostRecords(sequences: lost, position: position))
-        }
-        report.lastSequence = order.next - 1
-        return report
+        return Report(
+            records: pass.records,
+            lastSequence: pass.lastSequence,
+            lost: pass.lost,
+            damaged: pass.damaged,
+            end: pass.end
+        )
     }
 
     /// Shows the payload at `position`, without copying it.
@@ -185,24 +143,7 @@ public final class LogReader {
         at position: RecordPosition,
         _ body: (UnsafeRawBufferPointer) -> Result
     ) throws(AppendLogError) -> Result {
-        let start = Int(position.offset)
-        let path = "\(directory)/\(LogFormat.segmentName(position.segment))"
-        guard let segment = segments.first(where: { $0.link.header.index == position.segment }),
-            let base = segment.mapping.bytes.baseAddress
-        else { throw .corrupt(path: path, offset: start) }
-        let seed = segment.link.header.salt ^ position.offset
-        let available = min(segment.mapping.bytes.count, segment.link.limit) - start
-        guard let header = RecordHeader(base + start, available: available, seed: seed),
-            header.bytesOnDisk <= available,
-            (base + start + header.headerBytes).crc32c(header.payloadBytes, seed: seed)
-                == header.payloadChecksum
-        else { throw .corrupt(path: path, offset: start) }
-        return body(
-            UnsafeRawBufferPointer(
-                start: base + start + header.headerBytes,
-                count: header.payloadBytes
-            )
-        )
+        try log.withPayload(at: position, body)
     }
 
     /// Meta page and segments that belong together.
@@ -212,14 +153,14 @@ public final class LogReader {
     private static func snapshot(
         _ directory: String,
         _ files: any LogFiles
-    ) throws(AppendLogError) -> (MetaPage, [Segment]) {
+    ) throws(AppendLogError) -> (MetaPage, [MappedLog.Segment]) {
         var attemptsLeft = 100
         while true {
             attemptsLeft -= 1
-            let before = try meta(directory, files)
+            let before = try files.readMeta(in: directory)
             do throws(AppendLogError) {
                 let segments = try map(directory, files, before)
-                if try meta(directory, files) == before || attemptsLeft == 0 {
+                if try files.readMeta(in: directory) == before || attemptsLeft == 0 {
                     return (before, segments)
                 }
             } catch {
@@ -228,21 +169,11 @@ public final class LogReader {
         }
     }
 
-    private static func meta(
-        _ directory: String,
-        _ files: any LogFiles
-    ) throws(AppendLogError) -> MetaPage {
-        let path = "\(directory)/\(LogFormat.metaName)"
-        let file = try files.open(path, .read)
-        defer { files.close(file) }
-        return try files.readMeta(file, path: path)
-    }
-
     private static func map(
         _ directory: String,
         _ files: any LogFiles,
         _ meta: MetaPage
-    ) throws(AppendLogError) -> [Segment] {
+    ) throws(AppendLogError) -> [MappedLog.Segment] {
         var headers: [SegmentHeader] = []
         var mappings: [UInt32: LogMapping] = [:]
         for name in try files.list(directory) {
@@ -261,7 +192,9 @@ public final class LogReader {
             firstSegment: meta.firstSegment
         )
         return chain.links.compactMap { link in
-            mappings[link.header.index].map { Segment(link: link, mapping: $0) }
+            mappings[link.header.index].map {
+                MappedLog.Segment(link: link, mapping: $0, knownEnd: link.knownEnd(meta.mark))
+            }
         }
     }
 }
@@ -283,16 +216,12 @@ extension LogReader {
         _ checkpoint: CheckpointInfo,
         _ body: (CheckpointPart) -> Bool
     ) throws(AppendLogError) -> Bool {
-        let path = "\(directory)/\(LogFormat.checkpointName(checkpoint.number))"
-        guard let file = try CheckpointFile(path, number: checkpoint.number, files),
-            try file.isWhole(), body(.begin)
-        else { return false }
-        return try file.forEachBlock { body(.block($0)) } && body(.end)
+        try log.restore(checkpoint, body)
     }
 
     private func checkpointFiles() throws(AppendLogError) -> [CheckpointFile] {
-        let links = segments.map(\.link)
-        return try files.checkpoints(in: directory).filter { file in
+        let links = log.segments.map(\.link)
+        return try log.files.checkpoints(in: log.directory).filter { file in
             file.checkpoint.end <= meta.mark && file.checkpoint.endSequence <= durableAtLeast
                 && file.checkpoint.startSequence + 1 >= meta.firstSequence
                 && SegmentChain.contains(file.checkpoint.start, in: links)

@@ -12,6 +12,7 @@ public struct LogRecords: Sendable {
     private let directory: String
     private let files: any LogFiles
 
+    /// Those of the store in `directory`; nothing is opened yet.
     public init(_ directory: String, files: any LogFiles = PosixFiles()) {
         self.directory = directory
         self.files = files
@@ -155,6 +156,7 @@ public final class MappedRecord {
         self.seed = seed
     }
 
+    /// Its number in the log.
     public var sequence: UInt64 { header.sequence }
 
     /// Its payload, unchecked; valid for as long as this object lives.

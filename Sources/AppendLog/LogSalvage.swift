@@ -4,7 +4,9 @@ import Glibc
 
 /// A record that was mended: one of its bits was flipped.
 public struct HealedRecord: Hashable, Sendable {
+    /// Its number in the log.
     public var sequence: UInt64
+    /// Where it begins.
     public var position: RecordPosition
 }
 
@@ -22,37 +24,21 @@ public final class LogSalvage {
 
     /// What one pass found.
     public struct Report: Hashable, Sendable {
+        /// How many could be read, those that were mended included.
         public var records: UInt64 = 0
+        /// The last record there is, or was.
         public var lastSequence: UInt64 = 0
+        /// Those that were mended.
         public var healed: [HealedRecord] = []
+        /// Durable records that are corrupt or gone.
         public var lost: [LostRecords] = []
+        /// Durable bytes that are no record any more.
         public var damaged: [DamagedBytes] = []
         /// The longest payload, in bytes.
         public var payloadBytesMax = 0
 
+        /// That of a pass that hasn't begun.
         public init() {}
-
-        fileprivate mutating func note(
-            _ bytes: Int,
-            _ position: RecordPosition,
-            _ order: inout ReplayOrder
-        ) {
-            guard order.damage(bytes: bytes, at: position) == .damage else { return }
-            damaged.append(DamagedBytes(position: position, bytes: bytes))
-        }
-
-        /// Nothing can be read of the segment that ends, or has something up to, there.
-        fileprivate mutating func note(missing end: RecordPosition, _ order: inout ReplayOrder) {
-            let first = SegmentHeader.areaBytes
-            guard end.offset > first, end.offset != LogSalvage.unknownEnd else { return }
-            let position = RecordPosition(segment: end.segment, offset: UInt32(first))
-            note(Int(end.offset) - first, position, &order)
-        }
-    }
-
-    private struct Segment {
-        var link: SegmentChain.Link
-        var mapping: LogMapping
     }
 
     /// Whether a meta page could be read; without one, what is durable is told by the groups alone.
@@ -62,17 +48,15 @@ public final class LogSalvage {
     public let incarnation: UInt32
 
     /// Segments whose headers are gone, and whose salt was found again.
-    public private(set) var segmentsWithoutHeader: [UInt32] = []
+    public let segmentsWithoutHeader: [UInt32]
 
     /// Files of which nothing could be read.
-    public private(set) var segmentsLost: [UInt32] = []
+    public let segmentsLost: [UInt32]
 
     /// Whole-looking checkpoints of this log, newest first.
     public let checkpoints: [CheckpointInfo]
 
-    private let directory: String
-    private let files: any LogFiles
-    private var segments: [Segment] = []
+    private let log: MappedLog
     private let meta: MetaPage?
     private let durable: UInt64
     /// The payloads of what was mended, by place.
@@ -83,9 +67,8 @@ public final class LogSalvage {
     /// - Throws: `ENOENT` where there is no such directory; ``AppendLogError/notAStore(path:)`` where it
     ///   has no segment; ``AppendLogError/newerFormat(path:version:supported:)``.
     public init(_ directory: String, files: any LogFiles = PosixFiles()) throws(AppendLogError) {
-        self.directory = directory
-        self.files = files
-        meta = try Self.meta(directory, files)
+        let meta = try Self.meta(directory, files)
+        self.meta = meta
         hasMeta = meta != nil
         let found = try files.checkpoints(in: directory).map(\.checkpoint)
         var mappings: [UInt32: LogMapping] = [:]
@@ -112,7 +95,7 @@ public final class LogSalvage {
             firstSegment: meta?.firstSegment ?? 1
         )
         let segments = chain.links.compactMap { link in
-            mappings[link.header.index].map { Segment(link: link, mapping: $0) }
+            mappings[link.header.index].map { Self.segment(link, $0, meta?.mark) }
         }
         let proven = segments.compactMap { SegmentBytes.durableUpTo($0.mapping.bytes, $0.link) }
         durable = max(meta?.durableAtLeast ?? 0, proven.max() ?? 0)
@@ -123,7 +106,7 @@ public final class LogSalvage {
             SegmentChain.contains(place, in: chain.links) || unreadable.contains(place.segment)
         }
         checkpoints = found.filter { isPart($0.start) && isPart($0.end) }.map { CheckpointInfo($0) }
-        self.segments = segments
+        log = MappedLog(directory: directory, files: files, segments: segments)
         segmentsWithoutHeader = withoutHeader.sorted()
         let first = meta?.firstSegment ?? 1
         segmentsLost = unreadable.filter { $0 >= first }.sorted()
@@ -133,11 +116,8 @@ public final class LogSalvage {
         _ directory: String,
         _ files: any LogFiles
     ) throws(AppendLogError) -> MetaPage? {
-        let path = "\(directory)/\(LogFormat.metaName)"
         do throws(AppendLogError) {
-            let file = try files.open(path, .read)
-            defer { files.close(file) }
-            return try files.readMeta(file, path: path)
+            return try files.readMeta(in: directory)
         } catch {
             switch error {
             case .metaUnreadable, .notAStore, .system("open", _, ENOENT): return nil
@@ -147,11 +127,19 @@ public final class LogSalvage {
     }
 
     /// Stands for the end of a segment whose successor's header is gone.
-    fileprivate static let unknownEnd = UInt32.max
+    private static let unknownEnd = UInt32.max
 
-    private func knownEnd(of link: SegmentChain.Link) -> Int {
-        link.limit == Int(Self.unknownEnd)
-            ? 0 : link.knownEnd(meta?.mark ?? RecordPosition(segment: 0, offset: 0))
+    private static func segment(
+        _ link: SegmentChain.Link,
+        _ mapping: LogMapping,
+        _ mark: RecordPosition?
+    ) -> MappedLog.Segment {
+        var link = link
+        if link.missing?.offset == unknownEnd { link.missing = nil }
+        let knownEnd =
+            link.limit == Int(unknownEnd)
+            ? 0 : link.knownEnd(mark ?? RecordPosition(segment: 0, offset: 0))
+        return MappedLog.Segment(link: link, mapping: mapping, knownEnd: knownEnd)
     }
 
     /// What can be said of a segment without a header.
@@ -175,7 +163,7 @@ public final class LogSalvage {
 
     /// The first sequence that the log still has as it was appended, as far as that is known.
     public var firstSequence: UInt64 {
-        meta?.firstSequence ?? segments.first?.link.header.firstSequence ?? 1
+        meta?.firstSequence ?? log.segments.first?.link.header.firstSequence ?? 1
     }
 
     /// Shows every record that can be read, in the order in which they lie, mended where that helps.
@@ -190,67 +178,36 @@ public final class LogSalvage {
         _ body: (borrowing RecordView) throws(Failure) -> Void
     ) throws(Failure) -> Report {
         var report = Report()
-        var order = ReplayOrder(
+        let order = ReplayOrder(
             durable: durable,
             mark: meta?.mark ?? RecordPosition(segment: 0, offset: 0),
             from: firstSequence
         )
-        var position = RecordPosition(segment: 0, offset: 0)
-        reading: for segment in segments {
-            let salt = segment.link.header.salt
-            if let missing = segment.link.missing { report.note(missing: missing, &order) }
-            var scan = SegmentScan(
-                segment.mapping.bytes,
-                salt: salt,
-                limit: segment.link.limit,
-                knownEnd: knownEnd(of: segment.link)
-            )
-            while true {
-                position = RecordPosition(
-                    segment: segment.link.header.index,
-                    offset: UInt32(scan.offset)
-                )
-                guard let item = scan.next() else { break }
-                if case .damage(let range) = item { report.note(range.count, position, &order) }
-                guard case .record(let header, let offset, var isSound) = item else { continue }
-                let payload = scan.payload(header, at: offset)
-                report.payloadBytesMax = max(report.payloadBytesMax, payload.count)
-                var mended: [UInt8]?
-                if !isSound {
-                    mended = Self.mend(header, payload, seed: salt ^ UInt32(offset))
-                    isSound = mended != nil
+        var pass = LogPass(log.segments, order)
+        while let found = pass.next() {
+            let (header, position) = (found.header, found.position)
+            report.payloadBytesMax = max(report.payloadBytesMax, found.payload.count)
+            let mended =
+                found.isSound ? nil : Self.mend(header, found.payload, seed: found.seed)
+            switch pass.judge(found, isSound: found.isSound || mended != nil) {
+            case .counts:
+                guard let mended else {
+                    try body(RecordView(header, at: position, payload: found.payload))
+                    continue
                 }
-                let verdict = order.record(header, at: position, isSound: isSound)
-                if let lost = verdict.lost {
-                    report.lost.append(LostRecords(sequences: lost, position: position))
+                healed[position] = mended
+                report.healed.append(HealedRecord(sequence: header.sequence, position: position))
+                try mended.withBytes { (payload) throws(Failure) in
+                    try body(RecordView(header, at: position, payload: payload))
                 }
-                switch verdict {
-                case .deliver, .deliverAfterLoss:
-                    report.records += 1
-                    guard let mended else {
-                        try body(RecordView(header, at: position, payload: payload))
-                        continue
-                    }
-                    healed[position] = mended
-                    report.healed.append(
-                        HealedRecord(sequence: header.sequence, position: position)
-                    )
-                    try mended.withBytes { (payload) throws(Failure) in
-                        try body(RecordView(header, at: position, payload: payload))
-                    }
-                case .lost: damaged(RecordView(header, at: position, payload: payload))
-                case .stop: break reading
-                case .ignore, .damage: break
-                }
+            case .isLost: damaged(RecordView(header, at: position, payload: found.payload))
+            case .isNothing: break
             }
         }
-        if let meta, meta.mark.segment > segments.last?.link.header.index ?? 0 {
-            report.note(missing: meta.mark, &order)
-        }
-        if let lost = order.finish() {
-            report.lost.append(LostRecords(sequences: lost, position: position))
-        }
-        report.lastSequence = order.next - 1
+        report.records = pass.records
+        report.lastSequence = pass.lastSequence
+        report.lost = pass.lost
+        report.damaged = pass.damaged
         return report
     }
 
@@ -262,20 +219,7 @@ public final class LogSalvage {
         _ body: (UnsafeRawBufferPointer) -> Result
     ) throws(AppendLogError) -> Result {
         if let payload = healed[position] { return payload.withUnsafeBytes { body($0) } }
-        let start = Int(position.offset)
-        let path = "\(directory)/\(LogFormat.segmentName(position.segment))"
-        guard let segment = segments.first(where: { $0.link.header.index == position.segment }),
-            let base = segment.mapping.bytes.baseAddress
-        else { throw .corrupt(path: path, offset: start) }
-        let seed = segment.link.header.salt ^ position.offset
-        let available = min(segment.mapping.bytes.count, segment.link.limit) - start
-        guard let header = RecordHeader(base + start, available: available, seed: seed),
-            header.bytesOnDisk <= available,
-            (base + start + header.headerBytes).crc32c(header.payloadBytes, seed: seed)
-                == header.payloadChecksum
-        else { throw .corrupt(path: path, offset: start) }
-        let payload = base + start + header.headerBytes
-        return body(UnsafeRawBufferPointer(start: payload, count: header.payloadBytes))
+        return try log.withPayload(at: position, body)
     }
 
     /// Shows the blocks of a checkpoint.
@@ -285,11 +229,7 @@ public final class LogSalvage {
         _ checkpoint: CheckpointInfo,
         _ body: (CheckpointPart) -> Bool
     ) throws(AppendLogError) -> Bool {
-        let path = "\(directory)/\(LogFormat.checkpointName(checkpoint.number))"
-        guard let file = try CheckpointFile(path, number: checkpoint.number, files),
-            try file.isWhole(), body(.begin)
-        else { return false }
-        return try file.forEachBlock { body(.block($0)) } && body(.end)
+        try log.restore(checkpoint, body)
     }
 
     /// The payload as it was written, where at most one bit of it is flipped.

@@ -26,6 +26,8 @@
 struct MetaPage: Hashable {
     static let magic: UInt64 = 0x544D_474F_4C50_5041
     static let bytes = 4096
+    /// What both take up.
+    static let fileBytes = 2 * bytes
 
     var incarnation: UInt32 = 0
     var transaction: UInt64 = 0

@@ -94,6 +94,14 @@ extension RecordHeader {
         guard sequence <= LogFormat.sequenceMax else { return nil }
     }
 
+    /// Reads the header of a record of which all is as it was written; `nil` where none stands there.
+    init?(ofWhole source: UnsafeRawPointer, available: Int, seed: UInt32) {
+        self.init(source, available: available, seed: seed)
+        guard bytesOnDisk <= available,
+            (source + headerBytes).crc32c(payloadBytes, seed: seed) == payloadChecksum
+        else { return nil }
+    }
+
     /// Reads a header in which one bit is flipped; `nil` where that doesn't explain what stands there.
     ///
     /// CRC-32C keeps any two headers at least six bits apart (Koopman, "32-bit cyclic redundancy codes

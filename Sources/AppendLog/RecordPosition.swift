@@ -38,9 +38,13 @@ public struct Watermarks: Hashable, Sendable {
 
 /// A record as it is read, valid only inside the call that shows it.
 public struct RecordView: ~Copyable {
+    /// Its number in the log.
     public let sequence: UInt64
+    /// What it tells: the owner's.
     public let kind: UInt8
+    /// The owner's.
     public let flags: UInt8
+    /// Where it begins.
     public let position: RecordPosition
     /// Where the record stood that this one stands for, where compaction carried it forward.
     ///
@@ -68,6 +72,7 @@ extension RecordView {
 
 /// Records that were durable and can't be read any more: rot, not a tear.
 public struct LostRecords: Hashable, Sendable {
+    /// Their numbers in the log.
     public var sequences: ClosedRange<UInt64>
     /// Where they were, or would have had to begin.
     public var position: RecordPosition
@@ -83,7 +88,9 @@ public struct LostRecords: Hashable, Sendable {
 /// Most likely they held something that compaction had carried forward: what is appended shows by a
 /// gap in the sequence, and is among the ``LostRecords``.
 public struct DamagedBytes: Hashable, Sendable {
+    /// Where they begin.
     public var position: RecordPosition
+    /// How many they are.
     public var bytes: Int
 
     public init(position: RecordPosition, bytes: Int) {

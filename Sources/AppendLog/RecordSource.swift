@@ -28,22 +28,11 @@ struct RecordSource {
         _ position: RecordPosition,
         _ body: (borrowing RecordView) -> Result
     ) throws(AppendLogError) -> Result {
-        let path = path(position)
-        let segment = try open(position.segment, path)
-        if !buffer.recycle() { buffer = GroupBuffer(capacity: Self.firstReadBytes) }
-        try load(Self.firstReadBytes, segment.handle, position)
-        let seed = segment.salt ^ position.offset
-        guard
-            let header = RecordHeader(
-                UnsafeRawPointer(buffer.base),
-                available: buffer.count,
-                seed: seed
-            )
-        else { throw .corrupt(path: path, offset: Int(position.offset)) }
+        let (header, segment) = try begin(position, bytes: Self.firstReadBytes)
         if header.bytesOnDisk > buffer.count {
             try load(header.bytesOnDisk - buffer.count, segment.handle, position)
         }
-        return try show(buffer.bytes, seed, position, body)
+        return try show(buffer.bytes, segment.salt ^ position.offset, position, body)
     }
 
     /// Shows the sequence, the payload's length and its first bytes, unchecked, of the record that
@@ -53,17 +42,7 @@ struct RecordSource {
         bytes count: Int,
         _ body: (UInt64, Int, UnsafeRawBufferPointer) -> Result
     ) throws(AppendLogError) -> Result {
-        let path = path(position)
-        let segment = try open(position.segment, path)
-        if !buffer.recycle() { buffer = GroupBuffer(capacity: Self.firstReadBytes) }
-        try load(RecordHeader.carriedBytes + count, segment.handle, position)
-        guard
-            let header = RecordHeader(
-                UnsafeRawPointer(buffer.base),
-                available: buffer.count,
-                seed: segment.salt ^ position.offset
-            )
-        else { throw .corrupt(path: path, offset: Int(position.offset)) }
+        let (header, _) = try begin(position, bytes: RecordHeader.carriedBytes + count)
         let end = min(header.headerBytes + min(count, header.payloadBytes), buffer.count)
         let start = buffer.bytes[min(header.headerBytes, end)..<end]
         return body(header.sequence, header.payloadBytes, UnsafeRawBufferPointer(rebasing: start))
@@ -104,15 +83,30 @@ struct RecordSource {
         _ body: (borrowing RecordView) -> Result
     ) throws(AppendLogError) -> Result {
         guard let base = bytes.baseAddress,
-            let header = RecordHeader(base, available: bytes.count, seed: seed),
-            header.bytesOnDisk <= bytes.count,
-            (base + header.headerBytes).crc32c(header.payloadBytes, seed: seed)
-                == header.payloadChecksum
+            let header = RecordHeader(ofWhole: base, available: bytes.count, seed: seed)
         else { throw .corrupt(path: path(position), offset: Int(position.offset)) }
         let payload = bytes[header.headerBytes..<header.headerBytes + header.payloadBytes]
         return body(
             RecordView(header, at: position, payload: UnsafeRawBufferPointer(rebasing: payload))
         )
+    }
+
+    /// Reads the first `count` bytes of what begins at `position` into the buffer, and the header there.
+    private mutating func begin(
+        _ position: RecordPosition,
+        bytes count: Int
+    ) throws(AppendLogError) -> (RecordHeader, Segment) {
+        let path = path(position)
+        let segment = try open(position.segment, path)
+        if !buffer.recycle() { buffer = GroupBuffer(capacity: Self.firstReadBytes) }
+        try load(count, segment.handle, position)
+        let header = RecordHeader(
+            UnsafeRawPointer(buffer.base),
+            available: buffer.count,
+            seed: segment.salt ^ position.offset
+        )
+        guard let header else { throw .corrupt(path: path, offset: Int(position.offset)) }
+        return (header, segment)
     }
 
     /// Reads the next `count` bytes behind those in the buffer, or as many as the file has.

@@ -52,7 +52,7 @@ final class SegmentBytes {
 extension LogFiles {
     /// The newer whole meta page.
     func readMeta(_ file: LogFileHandle, path: String) throws(AppendLogError) -> MetaPage {
-        var bytes = [UInt8](repeating: 0, count: 2 * MetaPage.bytes)
+        var bytes = [UInt8](repeating: 0, count: MetaPage.fileBytes)
         let count = try bytes.withMutableBytes { (bytes) throws(AppendLogError) -> Int in
             try read(file, at: 0, into: bytes)
         }

@@ -1,12 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
-import FoundationEssentials
-import Glibc
-import QTasksClient
 public import QTasksModel
 import QTasksProcess
-import QTasksStarter
-import Synchronization
 
 extension QueueTasks {
     /// Runs `body` with a system of its own: in a temporary home, with all its processes, stopped and
@@ -31,7 +26,12 @@ extension QueueTasks {
                 "this process was started as a part of a system: call app.main() before anything else"
             )
         }
-        let folder = try TemporaryFolder()
+        let folder: TemporaryFolder
+        do {
+            folder = try TemporaryFolder()
+        } catch {
+            throw QTasksError(.badHome, "no folder can be made: \(error)")
+        }
         let former = home
         let settings = try (config ?? self.config).merging()
         let system = try await OwnSystem.start(home: folder.path, config: settings)
@@ -47,23 +47,5 @@ extension QueueTasks {
         await system.stop()
         folder.remove()
         return try result.get()
-    }
-}
-
-/// A fresh folder under TMPDIR or /tmp.
-private struct TemporaryFolder {
-    let path: String
-
-    init() throws {
-        let parent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-        var template = Array("\(parent)/qtasks-XXXXXX".utf8CString)
-        guard let made = mkdtemp(&template) else {
-            throw QTasksError(.badHome, "no folder can be made under \(parent): errno \(errno)")
-        }
-        path = String(cString: made)
-    }
-
-    func remove() {
-        try? FileManager.default.removeItem(atPath: path)
     }
 }

@@ -48,6 +48,18 @@ public struct JSONText: Sendable {
         raw((value ? "true" : "false").utf8)
     }
 
+    /// Writes `"name":[{...},...]`: an object for each element, its members written by `members`.
+    package mutating func member<Elements: Sequence>(
+        _ name: String,
+        objects elements: Elements,
+        _ members: (inout JSONText, Elements.Element) -> Void
+    ) {
+        key(name)
+        array { json in
+            for element in elements { json.object { members(&$0, element) } }
+        }
+    }
+
     /// Writes opaque bytes: as they are if they are JSON, else as `{"base64": ...}`.
     ///
     /// - Parameters:

@@ -18,9 +18,6 @@ enum PendingVerdict {
 struct PendingVerdicts {
     private var waiting = Fifo<(sequence: UInt64, verdict: PendingVerdict)>()
 
-    var isEmpty: Bool { waiting.isEmpty }
-    var count: Int { waiting.count }
-
     /// Keeps an answer until the watermark reaches `sequence`, which is never less than the last one's.
     mutating func append(_ verdict: PendingVerdict, from sequence: UInt64) {
         waiting.append((sequence, verdict))

@@ -4,8 +4,8 @@ import AppendLog
 
 /// The newest records' bytes, since most of them are wanted once more within milliseconds.
 ///
-/// An add is, for its lease; add and result are, for the record of a task that is waited for. Reading them back from the log took
-/// more than half of Storage's time.
+/// An add is, for its lease; add and result are, for the record of a task that is waited for. Reading
+/// them back from the log took more than half of Storage's time.
 ///
 /// A ring of fixed size: what is overwritten is read from the log again.
 struct RecentRecords {

@@ -6,8 +6,9 @@ package import QTasksModel
 ///
 /// StorageState tells it of each task that ends and of each that leaves (a requeue, a purge, an expiry that
 /// is in the log), also while the log is replayed. From ``opened()`` on, when ``nextDeadline`` has come,
-/// it asks ``due(now:atMost:)`` for a few tasks, appends a record for each and tells ``removed(sequence:lane:status:)``
-/// as for any other; then again, until none is due. What found no room in the log is due again next time.
+/// it asks ``due(now:atMost:)`` for a few tasks, appends a record for each and tells
+/// ``removed(sequence:lane:status:)`` as for any other; then again, until none is due. What found no room in
+/// the log is due again next time.
 ///
 /// Times are those of the wall clock, which the log's records have: a task goes up to a second
 /// later than it could. A finished task takes 16 bytes; an event takes O(log n).
@@ -153,7 +154,8 @@ package struct RetentionState {
         }
     }
 
-    /// Tasks that are kept no longer, the longest due first; they stay until they are ``removed(sequence:lane:status:)``.
+    /// Tasks that are kept no longer, the longest due first; they stay until they are
+    /// ``removed(sequence:lane:status:)``.
     ///
     /// - Parameters:
     ///   - now: By the wall clock.

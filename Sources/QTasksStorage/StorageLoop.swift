@@ -78,14 +78,7 @@ package final class StorageLoop {
         context = try Context()
         let doorbell = try Doorbell()
         self.doorbell = doorbell
-        let boot = BootID.current
-        let settings = StorageState.Settings(
-            config: config,
-            directory: home.storePath,
-            bootID: TaskID(high: boot.high, low: boot.low),
-            pid: getpid(),
-            seed: .random(in: .min ... .max)
-        )
+        let settings = StorageState.Settings(config, directory: home.storePath)
         let store = try Self.open(settings, logger: logger) { doorbell.ring() }
         (log, state, keeper) = (store.log, store.state, store.keeper)
         submitted = log.lastSequence

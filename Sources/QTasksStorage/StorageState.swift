@@ -216,9 +216,6 @@ package struct StorageState {
         outbox.toBroker.append(message.bytes)
         isServing = false
     }
-
-    /// Whether anything that was decided is still untold.
-    package var isAwaitingLog: Bool { !awaitingWritten.isEmpty || !awaitingDurable.isEmpty }
 }
 
 // MARK: - What the parts share

@@ -10,7 +10,7 @@ package import QTasksWire
 /// What a record of the log tells.
 ///
 /// Kept for later: 7 cancel, 8 requeue, 9 evidence of a worker's end.
-package enum StoredKind: UInt8, Sendable {
+package enum StoredKind: UInt8, CaseIterable, Sendable {
     /// A task was added.
     case add = 1
     /// It was given to a worker.

@@ -109,6 +109,43 @@ extension Log: KeptLog {
     package var kept: Log { self }
 }
 
+/// A log that somebody listens to: what is appended goes through it, and all else is the log's own.
+package protocol OverheardLog: KeptLog {}
+
+extension OverheardLog {
+    package var incarnation: UInt32 { kept.incarnation }
+
+    package var isShortOfSpace: Bool { kept.isShortOfSpace }
+
+    package func withRecord<Result>(
+        at position: RecordPosition,
+        _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result {
+        try kept.withRecord(at: position, body)
+    }
+
+    package func withStart<Result>(
+        of position: RecordPosition,
+        _ body: (RecordStart) -> Result
+    ) throws(AppendLogError) -> Result? {
+        try kept.withStart(of: position, body)
+    }
+
+    package func hold(_ segment: UInt32) { kept.hold(segment) }
+
+    package func unhold(_ segment: UInt32) { kept.unhold(segment) }
+
+    package func carry(
+        _ view: borrowing RecordView,
+        kind: UInt8,
+        flags: UInt8,
+        payloadBytes: Int,
+        fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(AppendLogError) -> RecordPosition {
+        try kept.carry(view, kind: kind, flags: flags, payloadBytes: payloadBytes, fill: fill)
+    }
+}
+
 extension Log: TaskLog {
     package var isShortOfSpace: Bool { !hasRoom }
 

@@ -2,6 +2,7 @@
 
 import CLinux
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import AppendLog
@@ -307,7 +308,7 @@ struct `An owner with threads` {
     }()
 
     @Test func `compacts and checkpoints while it appends, and others read`() throws {
-        let home = try TemporaryDirectory()
+        let home = try TemporaryFolder()
         let event = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         defer { close(event) }
         var expected = Contents()

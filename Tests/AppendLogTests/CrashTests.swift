@@ -58,7 +58,7 @@ private struct Ordeal {
         #expect(last >= (hasLostPower ? durable : written), "seed \(seed)")
         for entry in opened.entries {
             #expect(entry.payload == payloads[entry.sequence], "seed \(seed), \(entry.sequence)")
-            guard !isPowerless else { continue }
+            guard !disk.isPowerless else { continue }
             #expect((try? log.read(entry.position)) == entry.payload, "seed \(seed)")
         }
         #expect(log.incarnation > incarnation, "seed \(seed)")
@@ -99,16 +99,7 @@ private struct Ordeal {
     }
 
     private mutating func end() {
-        if Bool.random(using: &chance) || isPowerless {
-            disk.crash(seed: chance.next())
-            hasLostPower = true
-        } else {
-            disk.endProcess()
-        }
-    }
-
-    private var isPowerless: Bool {
-        (try? disk.list(Opened.directory)) == nil
+        if disk.endProcess(orPower: &chance) { hasLostPower = true }
     }
 }
 

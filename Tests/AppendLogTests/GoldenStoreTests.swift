@@ -4,6 +4,7 @@
 // list of its records. They are never made anew: `QTASKS_GOLDEN=1` makes those that are missing.
 
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import AppendLog
@@ -55,7 +56,7 @@ struct `A store that an earlier release has written` {
     }
 
     @Test func `of version 1 is opened in place on a real disk`() throws {
-        let home = try TemporaryDirectory()
+        let home = try TemporaryFolder()
         for file in try PosixFiles().list("\(Self.home)/v1-clean") {
             let target = try PosixFiles().open("\(home.path)/\(file)", .create)
             try self.read("v1-clean/\(file)").withBytes { (bytes) throws(AppendLogError) in

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import AppendLog
@@ -158,7 +159,7 @@ struct `A record read from outside` {
     }
 
     @Test func `is mapped from a real file, wherever in a page it begins`() throws {
-        let home = try TemporaryDirectory()
+        let home = try TemporaryFolder()
         let log = try Log.open(at: home.path, options: .plain) { _ in }
         var places: [(UInt64, RecordPosition)] = []
         for number in 0..<40 {

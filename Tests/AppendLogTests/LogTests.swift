@@ -2,6 +2,7 @@
 
 import CLinux
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import AppendLog
@@ -9,11 +10,11 @@ import Testing
 /// The log on the real file system, with its threads.
 @Suite(.timeLimit(.minutes(10)))
 struct `A log on disk` {
-    private let home: TemporaryDirectory
+    private let home: TemporaryFolder
     private let directory: String
 
     init() throws {
-        home = try TemporaryDirectory()
+        home = try TemporaryFolder()
         directory = home.path
     }
 

@@ -73,7 +73,7 @@ private struct Ordeal {
     // MARK: Opening
 
     private mutating func open() -> OpenedTable? {
-        let before = chance.next() % 3 == 0 && !isPowerless ? disk.copy() : nil
+        let before = chance.next() % 3 == 0 && !disk.isPowerless ? disk.copy() : nil
         guard let opened = try? OpenedTable(disk, options) else { return nil }
         tally.openings += 1
         if opened.log.recovery.checkpoint != nil { tally.restored += 1 }
@@ -82,7 +82,7 @@ private struct Ordeal {
         #expect(last >= (hasLostPower ? durable : written), "seed \(seed)")
         #expect(last <= changes.count, "seed \(seed)")
         changes.removeLast(max(0, changes.count - Int(last)))
-        if !isPowerless {
+        if !disk.isPowerless {
             check("the log", contents: try? opened.contents())
             if let before { checkOthers(before) }
         }
@@ -203,8 +203,8 @@ private struct Ordeal {
     }
 
     private mutating func read(_ opened: OpenedTable) {
-        if !isPowerless { check("the log while at work", contents: try? opened.contents()) }
-        for (position, payload) in held where !isPowerless {
+        if !disk.isPowerless { check("the log while at work", contents: try? opened.contents()) }
+        for (position, payload) in held where !disk.isPowerless {
             #expect((try? opened.log.read(position)) == payload, "seed \(seed), held")
         }
     }
@@ -224,7 +224,7 @@ private struct Ordeal {
                 tally.compactions += 1
                 return
             case .damaged:
-                if !isPowerless { Issue.record("seed \(seed): nothing is damaged") }
+                if !disk.isPowerless { Issue.record("seed \(seed): nothing is damaged") }
                 return
             }
         }
@@ -273,16 +273,7 @@ private struct Ordeal {
     }
 
     private mutating func end() {
-        if Bool.random(using: &chance) || isPowerless {
-            disk.crash(seed: chance.next())
-            hasLostPower = true
-        } else {
-            disk.endProcess()
-        }
-    }
-
-    private var isPowerless: Bool {
-        (try? disk.list(Opened.directory)) == nil
+        if disk.endProcess(orPower: &chance) { hasLostPower = true }
     }
 }
 
@@ -314,7 +305,7 @@ struct `An owner that crashes at any step` {
 extension SimulatedDisk {
     /// Flips a bit in the newer page; `false` where the other one isn't whole either.
     func rotNewerMetaPage() -> Bool {
-        guard var bytes = contents(of: metaPath), bytes.count == 2 * MetaPage.bytes else {
+        guard var bytes = contents(of: metaPath), bytes.count == MetaPage.fileBytes else {
             return false
         }
         let pages = [0, 1].map { index in

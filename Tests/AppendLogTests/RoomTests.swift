@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import AppendLog
@@ -269,7 +270,7 @@ struct `A file system that is full` {
 
     /// A tmpfs, gone with the value.
     final class Mount {
-        private let home: TemporaryDirectory
+        private let home: TemporaryFolder
         let isMounted: Bool
 
         var path: String {
@@ -277,7 +278,7 @@ struct `A file system that is full` {
         }
 
         init(bytes: Int) throws {
-            home = try TemporaryDirectory()
+            home = try TemporaryFolder()
             isMounted = mount("tmpfs", home.path, "tmpfs", 0, "size=\(bytes)") == 0
         }
 

@@ -2,6 +2,7 @@
 
 import CLinux
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import AppendLog
@@ -17,7 +18,7 @@ struct `A log's speed` {
 
     @Test(.enabled(if: count > 0, "measures, with QTASKS_SPEED=RECORDS"), arguments: [false, true])
     func `is a figure`(hasQuota: Bool) throws {
-        let home = try TemporaryDirectory()
+        let home = try TemporaryFolder()
         var options = LogOptions()
         if hasQuota { options.quotaBytes = 1 << 40 }
         let log = try Log.open(at: home.path, options: options) { _ in }

@@ -6,27 +6,6 @@ import Testing
 
 @testable import AppendLog
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
-/// A fresh folder, removed with everything in it when the value goes.
-final class TemporaryDirectory {
-    let path: String
-
-    init() throws {
-        var template = Array("\(temporaryParent)/appendlog-XXXXXX".utf8CString)
-        let made = template.withUnsafeMutableBufferPointer { buffer in
-            buffer.baseAddress.flatMap { mkdtemp($0) }.map { String(cString: $0) }
-        }
-        path = try #require(made)
-    }
-
-    deinit {
-        for name in (try? PosixFiles().list(path)) ?? [] { unlink("\(path)/\(name)") }
-        rmdir(path)
-    }
-}
-
 /// A record as the tests remember it.
 struct Entry: Equatable {
     var sequence: UInt64
@@ -60,6 +39,25 @@ struct Opened {
             replay: { entries.append(Entry($0)) }
         )
         self.entries = entries
+    }
+}
+
+extension SimulatedDisk {
+    /// Whether the power has gone and nothing has brought it back.
+    var isPowerless: Bool {
+        (try? list(Opened.directory)) == nil
+    }
+
+    /// Ends the process, and now and then the power with it.
+    ///
+    /// - Returns: Whether the power went.
+    func endProcess(orPower chance: inout Chance) -> Bool {
+        guard Bool.random(using: &chance) || isPowerless else {
+            endProcess()
+            return false
+        }
+        crash(seed: chance.next())
+        return true
     }
 }
 

@@ -16,12 +16,9 @@ struct Failure: Error, CustomStringConvertible {
 
 /// Gives `body` a fresh folder, and removes it with all that is in it.
 func withFolder<Value>(_ body: (String) async throws -> Value) async throws -> Value {
-    let parent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-    var template = Array("\(parent)/qt-conf-XXXXXX".utf8CString)
-    guard let made = mkdtemp(&template) else { throw Failure("mkdtemp: errno \(errno)") }
-    let folder = String(cString: made)
-    defer { try? FileManager.default.removeItem(atPath: folder) }
-    return try await body(folder)
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    return try await body(folder.path)
 }
 
 /// A real system in a fresh home: the executable TestTasks with the command `run`, one worker.

@@ -11,11 +11,12 @@ import Testing
 /// A real socket against a Broker that the test plays.
 @Suite(.timeLimit(.minutes(1)))
 struct `A client's connection` {
-    private let folder = TemporaryFolder()
+    private let folder: TemporaryFolder
     private let connection: ClientConnection
     private let task = submission()
 
-    init() {
+    init() throws {
+        folder = try TemporaryFolder()
         connection = ClientConnection(to: .endpoint(folder.endpoint))
     }
 

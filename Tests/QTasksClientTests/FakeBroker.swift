@@ -9,9 +9,6 @@ import ZeroMQ
 
 @testable import QTasksClient
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
 /// The Broker's end of a connection, on a thread of its own: greets, and does what the test says.
 final class FakeBroker: Sendable {
     /// What it received.
@@ -135,22 +132,6 @@ final class FakeBroker: Sendable {
     }
 }
 
-/// A folder that goes with the test.
-final class TemporaryFolder: Sendable {
-    let path: String
-
-    init() {
-        var template = Array("\(temporaryParent)/qtasks-client-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { preconditionFailure("no temporary folder") }
-        path = template.withUnsafeBufferPointer { buffer in
-            String(decoding: buffer.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        }
-    }
-
-    deinit {
-        for name in ["clients", "lock"] { unlink(path + "/" + name) }
-        rmdir(path)
-    }
-
+extension TemporaryFolder {
     var endpoint: String { "ipc://\(path)/clients" }
 }

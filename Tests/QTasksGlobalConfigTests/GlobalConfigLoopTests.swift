@@ -11,7 +11,11 @@ import ZeroMQ
 
 /// Real sockets, a real log, and the loop on a thread of this process, which thereby is its parent.
 @Suite(.timeLimit(.minutes(1))) struct `GlobalConfig over sockets` {
-    private let server = Server()
+    private let server: Server
+
+    init() throws {
+        server = try Server()
+    }
 
     @Test func `a change is heard by who watches, and by who comes later`() async throws {
         try server.start()
@@ -117,22 +121,18 @@ import ZeroMQ
 
 /// GlobalConfig on a thread, in a folder of its own.
 private final class Server: Sendable {
-    // Never changes, and only its path is read.
-    nonisolated(unsafe) private let folder = Folder()
+    private let folder: TemporaryFolder
     let endpoints: ConfigEndpoints
     private let outcome = AsyncStream<String?>.makeStream()
     private let hasEnded: Doorbell
 
-    init() {
+    init() throws {
+        folder = try TemporaryFolder()
         endpoints = ConfigEndpoints(
             requests: "ipc://\(folder.path)/config",
             updates: "ipc://\(folder.path)/updates"
         )
-        do {
-            hasEnded = try Doorbell()
-        } catch {
-            preconditionFailure("\(error)")
-        }
+        hasEnded = try Doorbell()
     }
 
     /// Returns at once: whoever connects needn't wait until it is bound.

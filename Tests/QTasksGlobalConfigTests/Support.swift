@@ -6,9 +6,6 @@ import QTasksModel
 import QTasksWire
 import ZeroMQ
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
 /// A second of virtual time.
 let second: UInt64 = 1_000_000_000
 
@@ -98,34 +95,6 @@ struct Message {
 
     var entry: ConfigEntry? {
         command == .configUpdate ? try? read { try ConfigEntry(from: &$0) } : nil
-    }
-}
-
-/// A folder for one test, removed with all that is in it when the test is over.
-final class Folder {
-    let path: String
-
-    init() {
-        var template = Array("\(temporaryParent)/qtasks-config-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { preconditionFailure("mkdtemp: errno \(errno)") }
-        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    }
-
-    deinit {
-        Self.removeAll(path)
-    }
-
-    private static func removeAll(_ path: String) {
-        if remove(path) == 0 { return }
-        guard let folder = opendir(path) else { return }
-        defer { closedir(folder) }
-        while let entry = readdir(folder) {
-            let name = withUnsafeBytes(of: entry.pointee.d_name) { bytes in
-                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            if name != "." && name != ".." { removeAll(path + "/" + name) }
-        }
-        remove(path)
     }
 }
 

@@ -5,25 +5,6 @@ import Testing
 
 @testable import QTasksProcess
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
-/// A folder of the test's own, removed with everything in it when the test ends.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        let template = strdup("\(temporaryParent)/qtasks-process-XXXXXX")
-        defer { free(template) }
-        path = try String(cString: #require(template.flatMap { mkdtemp($0) }))
-    }
-
-    deinit {
-        let remove = try? ChildProcess.spawn(executable: "/bin/rm", arguments: ["-rf", path])
-        if let remove { _ = waitForEnd(remove) }
-    }
-}
-
 /// Long enough for a busy machine; reached only by a failure.
 let patienceMilliseconds: Int32 = 20_000
 

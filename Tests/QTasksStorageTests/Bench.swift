@@ -140,16 +140,14 @@ struct Bench {
         _ outcome: TaskOutcome = .success(result: [0x31], contentType: nil),
         from worker: WorkerID = Bench.worker
     ) {
-        var writer = WireWriter(.results)
-        writer.worker(worker)
-        ResultEntry(
+        let result = ResultEntry(
             id: id,
             lease: lease,
             startedAt: Timestamp(nanoseconds: 10),
             finishedAt: Timestamp(nanoseconds: 20),
             outcome: outcome
-        ).write(to: &writer)
-        writer.bytes.withUnsafeBytes { state.results($0, now: now, log: log) }
+        )
+        state.push(result, from: worker, now: now, log: log)
     }
 
     mutating func release(
@@ -281,5 +279,20 @@ struct Bench {
             }
         }
         return items
+    }
+}
+
+extension StorageState {
+    /// A worker's message with one result arrives.
+    mutating func push(
+        _ result: ResultEntry,
+        from worker: WorkerID,
+        now: Now,
+        log: some TaskLog
+    ) {
+        var writer = WireWriter(.results)
+        writer.worker(worker)
+        result.write(to: &writer)
+        writer.bytes.withUnsafeBytes { results($0, now: now, log: log) }
     }
 }

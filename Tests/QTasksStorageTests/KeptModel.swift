@@ -242,3 +242,13 @@ struct KeptModel {
         }.map(\.key)
     }
 }
+
+extension KeptModel.Record {
+    init(_ record: borrowing RecordView) {
+        self.init(
+            sequence: record.sequence,
+            kind: record.kind,
+            bytes: Array(record.payload)
+        )
+    }
+}

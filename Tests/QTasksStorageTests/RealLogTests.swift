@@ -3,42 +3,10 @@
 import AppendLog
 import Glibc
 import QTasksModel
+import QTasksProcess
 import QTasksStorage
 import QTasksWire
 import Testing
-
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
-/// A fresh folder, gone with the value.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        var template = Array("\(temporaryParent)/qtasks-storage-XXXXXX".utf8CString)
-        guard let path = mkdtemp(&template) else { throw POSIXFailure(code: errno) }
-        self.path = String(cString: path)
-    }
-
-    struct POSIXFailure: Error {
-        var code: Int32
-    }
-
-    deinit {
-        let store = path + "/store"
-        if let folder = opendir(store) {
-            while let entry = readdir(folder) {
-                let name = withUnsafePointer(to: entry.pointee.d_name) {
-                    $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-                }
-                unlink(store + "/" + name)
-            }
-            closedir(folder)
-        }
-        rmdir(store)
-        rmdir(path)
-    }
-}
 
 @Suite
 struct `Storage on a real log` {
@@ -90,16 +58,14 @@ struct `Storage on a real log` {
                 Self.propose([add], to: &state, log)
             }
         }
-        var results = WireWriter(.results)
-        results.worker(Bench.worker)
-        ResultEntry(
+        let result = ResultEntry(
             id: tasks[7].id,
             lease: Lease(incarnation: log.incarnation, counter: 7),
             startedAt: Timestamp(nanoseconds: 1),
             finishedAt: Timestamp(nanoseconds: 2),
             outcome: .success(result: [9], contentType: nil)
-        ).write(to: &results)
-        results.bytes.withUnsafeBytes { state.results($0, now: Bench().now, log: log) }
+        )
+        state.push(result, from: Bench.worker, now: Bench().now, log: log)
         let wantsSync = state.takeSyncWish()
         #expect(wantsSync)
         try log.flush()

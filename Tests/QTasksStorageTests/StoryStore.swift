@@ -152,16 +152,14 @@ struct StoryStore {
         _ outcome: TaskOutcome = .success(result: [0x31], contentType: nil),
         from worker: WorkerID = Bench.worker
     ) {
-        var writer = WireWriter(.results)
-        writer.worker(worker)
-        ResultEntry(
+        let result = ResultEntry(
             id: id,
             lease: lease,
             startedAt: Timestamp(nanoseconds: now.wall.nanoseconds - 1_000_000),
             finishedAt: now.wall,
             outcome: outcome
-        ).write(to: &writer)
-        writer.bytes.withUnsafeBytes { store.state.results($0, now: now, log: log) }
+        )
+        store.state.push(result, from: worker, now: now, log: log)
     }
 
     mutating func release(_ id: TaskID, _ lease: Lease, _ cause: ReleaseCause, counts: Bool) {

@@ -11,9 +11,6 @@ import ZeroMQ
 
 @testable import QTasksWorker
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
 /// A real worker's loop on a thread of its own; the test has the Broker's and Storage's sockets.
 private struct RealWorker: ~Copyable {
     private static let limitNanoseconds: UInt64 = 20_000_000_000
@@ -24,20 +21,15 @@ private struct RealWorker: ~Copyable {
     let ended: Doorbell
     private var poll: PollLoop
     private var frames = Frames(capacity: 2)
-    private let folder: String
+    private let folder: TemporaryFolder
     private let context: Context
     private(set) var peer: RoutingID?
 
     init(_ handlers: [TaskHandler], slots: Int = 4) throws {
-        var template = Array("\(temporaryParent)/worker-XXXXXX".utf8CString)
-        _ = try #require(mkdtemp(&template))
-        let folder = String(
-            decoding: template.dropLast().map { UInt8(bitPattern: $0) },
-            as: UTF8.self
-        )
+        let folder = try TemporaryFolder()
         let endpoints = WorkerLoop<DefaultTaskExecutor>.Endpoints(
-            broker: "ipc://\(folder)/workers",
-            storage: "ipc://\(folder)/results"
+            broker: "ipc://\(folder.path)/workers",
+            storage: "ipc://\(folder.path)/results"
         )
         let context = try Context()
         let broker = try Socket(.router, in: context, options: .router(maxMessageBytes: nil))
@@ -76,11 +68,6 @@ private struct RealWorker: ~Copyable {
         self.inbox = inbox
         self.ended = ended
         self.poll = poll
-    }
-
-    deinit {
-        for name in ["workers", "results"] { unlink("\(folder)/\(name)") }
-        rmdir(folder)
     }
 
     /// Greets the worker, and takes its HELLO.

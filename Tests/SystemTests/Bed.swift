@@ -1,6 +1,5 @@
 // Part of QTasks. License: see LICENSE.
 
-import FoundationEssentials
 import Glibc
 import QTasks
 import QTasksProcess
@@ -12,8 +11,7 @@ import Testing
 /// what every program writes and reaps those that end.
 @MainActor
 final class Bed {
-    /// Removed at the end, with all that is in it.
-    let folder: String
+    private let scratch: TemporaryFolder
 
     /// What tasks of TestTasks report, one line for each.
     let events: LineSource
@@ -23,6 +21,8 @@ final class Bed {
     private var connections: [QueueTasks] = []
     private var descriptorsToWatch: [Int32] = []
 
+    /// Removed at the end, with all that is in it.
+    var folder: String { scratch.path }
     var home: String { folder + "/home" }
 
     /// Gives a test its bed, and clears it away however the test ends.
@@ -44,10 +44,8 @@ final class Bed {
     }
 
     private init() throws {
-        let parent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-        var template = Array("\(parent)/qt-system-XXXXXX".utf8CString)
-        guard let made = mkdtemp(&template) else { throw Failure("mkdtemp: errno \(errno)") }
-        folder = String(cString: made)
+        scratch = try TemporaryFolder()
+        let folder = scratch.path
         events = LineSource(owning: try Self.fifo(at: folder + "/events"))
         gate = try Self.fifo(at: folder + "/gate")
     }
@@ -67,7 +65,7 @@ final class Bed {
         defer {
             close(gate)
             umount2(home, Int32(MNT_DETACH))
-            try? FileManager.default.removeItem(atPath: folder)
+            scratch.remove()
         }
         // whoever has the log's other end is a process of that system
         try wait("the end of every process", within: 5) {

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import wordcount
@@ -17,8 +18,8 @@ import Testing
         FileWalk(paths.map { ByteText($0) }).files.map(\.bytes)
     }
 
-    private func makeTree() throws -> Scratch {
-        let scratch = try Scratch()
+    private func makeTree() throws -> TemporaryFolder {
+        let scratch = try TemporaryFolder()
         for folder in ["a", "a/deep", "a/deep/er", ".hidden", "empty", "with space"] {
             try scratch.makeFolder(folder)
         }
@@ -70,7 +71,7 @@ import Testing
     }
 
     @Test func `tells of a path that is not there`() throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         let missing = ByteText("\(scratch.path)/missing")
         let walk = FileWalk([missing])
         #expect(walk.files.isEmpty)

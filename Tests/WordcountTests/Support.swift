@@ -1,27 +1,12 @@
 // Part of QTasks. License: see LICENSE.
 
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import wordcount
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
-/// A fresh folder under the temporary directory, gone with its owner.
-final class Scratch {
-    let path: String
-
-    init() throws {
-        var template = Array("\(temporaryParent)/wordcount-tests.XXXXXX".utf8CString)
-        try #require(mkdtemp(&template) != nil, "mkdtemp: \(FileError.latest)")
-        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    }
-
-    deinit {
-        _ = try? output(of: ["rm", "-rf", "--", path])
-    }
-
+extension TemporaryFolder {
     /// Makes a file with these bytes in it; its folder must be there.
     func write(_ bytes: [UInt8], to name: [UInt8]) throws -> ByteText {
         let file = ByteText(Array(path.utf8) + Array("/".utf8) + name)
@@ -56,7 +41,7 @@ final class Scratch {
 ///
 /// It prints to a file that it opens itself: a pipe could be inherited by what another test starts.
 func output(of command: [String]) throws -> [UInt8] {
-    var file = Array("\(temporaryParent)/wordcount-output.XXXXXX".utf8CString)
+    var file = Array("\(TemporaryFolder.parent)/wordcount-output.XXXXXX".utf8CString)
     let descriptor = mkstemp(&file)
     try #require(descriptor >= 0, "mkstemp: \(FileError.latest)")
     defer {

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import QTasksProcess
 import Testing
 
 @testable import wordcount
@@ -23,7 +24,7 @@ import Testing
 
     @Test(arguments: 1...UInt64(12))
     func `agrees with wc on random bytes`(seed: UInt64) throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         var random = SeededGenerator(seed: seed)
         for alphabet in Self.alphabets {
             // the largest is longer than what is read at once
@@ -41,13 +42,13 @@ import Testing
         "é a", "aé", "éa", "a\u{0}b", "\u{1} \u{1}", "\u{A0}", "a\u{A0}b", "no newline at the end",
     ])
     func `agrees with wc on the edges`(text: String) throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         let file = try scratch.write(text, to: "edge")
         #expect(numbers(try FileCount.reading(file)) == (try wc(file)))
     }
 
     @Test func `each byte is to it what it is to wc`() throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         for byte in UInt8.min...UInt8.max {
             let file = try scratch.write(
                 [0x61, byte, 0x62, 0x20, byte, 0x20, byte],
@@ -81,14 +82,14 @@ import Testing
     }
 
     @Test func `a file that is not there is an error with its reason`() throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         #expect(throws: FileError(code: 2)) {
             try FileCount.reading(ByteText("\(scratch.path)/missing"))
         }
     }
 
     @Test func `a folder is an error with its reason`() throws {
-        let scratch = try Scratch()
+        let scratch = try TemporaryFolder()
         let error = #expect(throws: FileError.self) {
             try FileCount.reading(ByteText(scratch.path))
         }

@@ -3,6 +3,7 @@
 import CLinux
 import CZeroMQ
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import ZeroMQ

@@ -2,34 +2,14 @@
 
 import CLinux
 import Glibc
+import QTasksProcess
 import Testing
 
 @testable import ZeroMQ
 
-/// Where temporary folders go: `Tests/run` removes it whole, whatever a test that was killed left there.
-private let temporaryParent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-
-/// A fresh folder for ipc endpoints, removed with the value.
-final class TemporaryFolder {
-    let path: String
-
-    init() throws {
-        var template = Array("\(temporaryParent)/zeromq-XXXXXX".utf8CString)
-        _ = try #require(mkdtemp(&template))
-        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    }
-
-    deinit {
-        for name in names { unlink("\(path)/\(name)") }
-        rmdir(path)
-    }
-
-    private var names: [String] = []
-
-    /// An endpoint nobody has used yet in this folder, or has, under the same name.
+extension TemporaryFolder {
     func endpoint(_ name: String) -> String {
-        names.append(name)
-        return "ipc://\(path)/\(name)"
+        "ipc://\(path)/\(name)"
     }
 }
 

@@ -1,7 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
-import Glibc
 import Logging
 import QTasksModel
 import QTasksProcess
@@ -66,14 +65,7 @@ struct AppendLogStorageLoop: ~Copyable {
     ) throws {
         var logger = Logger(label: "qtasks.storage")
         logger[metadataKey: "path"] = .string(directory)
-        let boot = BootID.current
-        let settings = StorageState.Settings(
-            config: config,
-            directory: directory,
-            bootID: TaskID(high: boot.high, low: boot.low),
-            pid: getpid(),
-            seed: .random(in: .min ... .max)
-        )
+        let settings = StorageState.Settings(config, directory: directory)
         let space = try? PosixFiles().space(of: directory)
         let store = try OpenedStore(
             settings,

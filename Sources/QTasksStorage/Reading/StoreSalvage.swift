@@ -263,14 +263,3 @@ package struct StoreSalvage {
         )
     }
 }
-
-extension [UInt8] {
-    /// The standard library's withUnsafeBytes forgets which error its body throws.
-    fileprivate func withBytes<Result, Failure: Error>(
-        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
-    ) throws(Failure) -> Result {
-        try withUnsafeBufferPointer { (buffer) throws(Failure) -> Result in
-            try body(UnsafeRawBufferPointer(buffer))
-        }
-    }
-}

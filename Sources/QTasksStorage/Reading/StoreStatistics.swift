@@ -37,7 +37,8 @@ package struct StoreStatistics {
 
     /// What all of its files take up.
     package var fileBytes: Int {
-        segments.reduce(8192) { $0 + $1.fileBytes } + checkpoints.reduce(0) { $0 + $1.bytes }
+        segments.reduce(LogReader.metaBytes) { $0 + $1.fileBytes }
+            + checkpoints.reduce(0) { $0 + $1.bytes }
     }
 
     package var liveBytes: Int { segments.reduce(0) { $0 + $1.liveBytes } }
@@ -67,7 +68,7 @@ package struct StoreStatistics {
         }
         let end = max(reading.report.end, checkpoints.last?.start ?? .none)
         for info in log.segmentInfos {
-            let size = try reader.size(of: info.index)
+            let size = try log.fileBytes(of: info.index)
             let isLast = info.index >= end.segment
             let written = info.end ?? (isLast ? Int(end.offset) : size)
             segments.append(
@@ -91,16 +92,5 @@ package struct StoreStatistics {
             let from = segment.index == start.segment ? Int(start.offset) : 0
             return sum + max(0, segment.writtenBytes - from)
         }
-    }
-}
-
-extension StoreReader {
-    /// What a segment's file takes up; 0 where its writer has removed it.
-    fileprivate func size(of segment: UInt32) throws(AppendLogError) -> Int {
-        let digits = String(segment)
-        let name = "segment-" + String(repeating: "0", count: 10 - digits.count) + digits
-        guard let file = try? files.open("\(directory)/\(name)", .read) else { return 0 }
-        defer { files.close(file) }
-        return try files.size(file)
     }
 }

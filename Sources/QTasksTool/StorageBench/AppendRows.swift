@@ -3,6 +3,7 @@
 import AppendLog
 import Glibc
 import QTasks
+import QTasksProcess
 import ZeroMQ
 
 /// The log by itself: records of 100 bytes, appended, written, synced.
@@ -11,9 +12,9 @@ struct AppendRows {
     /// What such a record takes up on disk.
     private static let bytes = Log.bytesOnDisk(payloadBytes: payload.count)
 
-    private let folder: BenchFolder
+    private let folder: TemporaryFolder
 
-    init(_ folder: BenchFolder) {
+    init(_ folder: TemporaryFolder) {
         self.folder = folder
     }
 
@@ -24,7 +25,7 @@ struct AppendRows {
         let bell = try Doorbell()
         let path = "\(folder.path)/\(name)"
         let log = try Log.open(at: path, onProgress: { bell.ring() }, replay: { _ in })
-        defer { BenchFolder.remove(path) }
+        defer { TemporaryFolder.remove(path) }
         let value = try body(log, bell)
         try log.close()
         return value

@@ -1,10 +1,8 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
-import Glibc
 import QTasks
 import QTasksModel
-import QTasksProcess
 import QTasksStorage
 import QTasksWire
 import ZeroMQ
@@ -27,14 +25,7 @@ final class BenchStore {
     init(_ directory: String, config: QueueConfig) throws {
         let bell = try Doorbell()
         self.bell = bell
-        let boot = BootID.current
-        let settings = StorageState.Settings(
-            config: config,
-            directory: directory,
-            bootID: TaskID(high: boot.high, low: boot.low),
-            pid: getpid(),
-            seed: 1
-        )
+        let settings = StorageState.Settings(config, directory: directory, seed: 1)
         let store = try OpenedStore(
             settings,
             options: .store(config, space: nil),

@@ -4,6 +4,7 @@ import AppendLog
 import Glibc
 import QTasks
 import QTasksModel
+import QTasksProcess
 import QTasksStorage
 
 /// Whether a few tasks that stay for ever hold up the space of millions that pass through.
@@ -11,15 +12,15 @@ import QTasksStorage
 /// 400 tasks die at the very beginning and are kept; then others are added, executed and forgotten, at a
 /// few hundred a second of the time by which they are stamped: retention is at least ten minutes.
 struct BuriedRow {
-    private let folder: BenchFolder
+    private let folder: TemporaryFolder
 
-    init(_ folder: BenchFolder) {
+    init(_ folder: TemporaryFolder) {
         self.folder = folder
     }
 
     func measure(passing count: Int) throws -> GoalRow {
         let home = try folder.make("disk-buried")
-        defer { BenchFolder.remove(home) }
+        defer { TemporaryFolder.remove(home) }
         var config = QueueConfig()
         config.history = .none
         config.durability = .written

@@ -5,6 +5,7 @@ import FoundationEssentials
 import Glibc
 import QTasks
 import QTasksModel
+import QTasksProcess
 import QTasksStorage
 
 /// How fast a system is back with a store of many queued tasks, and what it then holds in memory.
@@ -12,9 +13,9 @@ import QTasksStorage
 /// The time runs from the start of the processes to the first answer of Broker and Storage, with every
 /// task in its queue.
 struct ReopenRows {
-    private let folder: BenchFolder
+    private let folder: TemporaryFolder
 
-    init(_ folder: BenchFolder) {
+    init(_ folder: TemporaryFolder) {
         self.folder = folder
     }
 
@@ -22,7 +23,7 @@ struct ReopenRows {
         let name = isClean ? "reopen-1m-clean" : "reopen-1m-killed"
         let most = isClean ? 0.5 : 1.5
         let home = try folder.make(name)
-        defer { BenchFolder.remove(home) }
+        defer { TemporaryFolder.remove(home) }
         let limit = try fill(home, 1_000_000, isClean: isClean)
         let (seconds, _) = try await reopen(home, 1_000_000)
         return row(name, seconds, limit, most)
@@ -31,7 +32,7 @@ struct ReopenRows {
     /// `reopen-10m` and `ram-per-task`, after a kill.
     func many(_ count: Int, alone: Bool) async throws -> [GoalRow] {
         let home = try folder.make("reopen-10m")
-        defer { BenchFolder.remove(home) }
+        defer { TemporaryFolder.remove(home) }
         let limit = try fill(home, count, isClean: false)
         let (seconds, bytes) = try await reopen(home, count)
         let opening = row("reopen-10m", seconds, limit, 6)

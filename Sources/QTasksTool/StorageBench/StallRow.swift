@@ -4,6 +4,7 @@ import AppendLog
 import Glibc
 import QTasks
 import QTasksModel
+import QTasksProcess
 import QTasksStorage
 
 /// How long compaction and checkpoints hold up Storage's loop under load, and what that does to
@@ -12,16 +13,16 @@ import QTasksStorage
 /// Tasks pass through as fast as the loop takes them, half a million others wait; checkpoints and compaction
 /// follow each other all the time.
 struct StallRow {
-    private let folder: BenchFolder
+    private let folder: TemporaryFolder
 
-    init(_ folder: BenchFolder) {
+    init(_ folder: TemporaryFolder) {
         self.folder = folder
     }
 
     func measure() throws -> [GoalRow] {
         let sync = try syncTimes()
         let home = try folder.make("stall")
-        defer { BenchFolder.remove(home) }
+        defer { TemporaryFolder.remove(home) }
         var config = QueueConfig()
         config.history = .none
         try config.set(.retention, to: "10m", saying: "retention")

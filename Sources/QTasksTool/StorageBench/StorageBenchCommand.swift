@@ -1,9 +1,9 @@
 // Part of QTasks. License: see LICENSE.
 
 import ArgumentParser
-import FoundationEssentials
 import Glibc
 import QTasks
+import QTasksProcess
 
 /// `bench storage`: the store by itself, and how fast a system is back with a large one.
 struct StorageBenchCommand: AsyncParsableCommand {
@@ -45,7 +45,7 @@ struct StorageBenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         BenchTask.enable()
-        let folder = try BenchFolder()
+        let folder = try TemporaryFolder("qtasks-bench")
         defer { folder.remove() }
         var areAllReached = true
         for row in Row.allCases where only.isEmpty || only.contains(row) {
@@ -58,7 +58,7 @@ struct StorageBenchCommand: AsyncParsableCommand {
         guard areAllReached else { throw ExitCode(1) }
     }
 
-    private func measure(_ row: Row, in folder: BenchFolder) async throws -> [GoalRow] {
+    private func measure(_ row: Row, in folder: TemporaryFolder) async throws -> [GoalRow] {
         switch row {
         case .appendWritten: [try AppendRows(folder).written()]
         case .groupSyncs: [try AppendRows(folder).syncs()]
@@ -76,19 +76,7 @@ struct StorageBenchCommand: AsyncParsableCommand {
     }
 }
 
-/// A folder under TMPDIR or /tmp that holds what a benchmark writes.
-struct BenchFolder {
-    let path: String
-
-    init() throws {
-        let parent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-        var template = Array("\(parent)/qtasks-bench-XXXXXX".utf8CString)
-        guard let made = mkdtemp(&template) else {
-            throw QTasksError(.badHome, "no folder can be made under \(parent): errno \(errno)")
-        }
-        path = String(cString: made)
-    }
-
+extension TemporaryFolder {
     /// A fresh folder in it.
     func make(_ name: String) throws -> String {
         let folder = "\(path)/\(name)"
@@ -96,15 +84,6 @@ struct BenchFolder {
             throw QTasksError(.badHome, "\(folder) can't be made: errno \(errno)")
         }
         return folder
-    }
-
-    func remove() {
-        Self.remove(path)
-    }
-
-    /// Removes a folder and all in it.
-    static func remove(_ folder: String) {
-        try? FileManager.default.removeItem(atPath: folder)
     }
 }
 

@@ -258,14 +258,9 @@ private struct HistoryText {
             }
             json.key("events")
             json.array { json in for step in steps { add(step, to: &json) } }
-            json.key("damaged")
-            json.array { json in
-                for record in history.damaged {
-                    json.object { json in
-                        json.member("sequence", record.sequence)
-                        json.member("position", record.position)
-                    }
-                }
+            json.member("damaged", objects: history.damaged) { json, record in
+                json.member("sequence", record.sequence)
+                json.member("position", record.position)
             }
         }
         return json.bytes

@@ -119,15 +119,10 @@ private enum MomentText {
             json.member("tasks", state.tasks.index.count)
             json.member("matching", matching)
             json.member("lost", state.lost.reduce(0) { $0 + $1.sequences.count })
-            json.key("queues")
-            json.array { json in
-                for depth in state.tasks.depths {
-                    json.object { json in
-                        json.member("queue", depth.queue)
-                        json.member("name", depth.name)
-                        json.counts(depth.byStatus)
-                    }
-                }
+            json.member("queues", objects: state.tasks.depths) { json, depth in
+                json.member("queue", depth.queue)
+                json.member("name", depth.name)
+                json.counts(depth.byStatus)
             }
         }
         return json.bytes

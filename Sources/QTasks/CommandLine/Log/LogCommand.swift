@@ -151,6 +151,22 @@ extension JSONText {
     mutating func member(_ name: String, _ time: Timestamp) {
         member(name, time.description)
     }
+
+    mutating func member(_ name: String, _ lost: [LostRecords]) {
+        member(name, objects: lost) { json, lost in
+            json.member("first", lost.sequences.lowerBound)
+            json.member("last", lost.sequences.upperBound)
+            json.member("position", lost.position)
+        }
+    }
+
+    mutating func object(_ damaged: DamagedBytes) {
+        object { json in
+            json.member("what", "bytes")
+            json.member("position", damaged.position)
+            json.member("bytes", damaged.bytes)
+        }
+    }
 }
 
 extension RecordPosition {

@@ -2,7 +2,6 @@
 
 import AppendLog
 import ArgumentParser
-import Glibc
 import QTasksClient
 import QTasksModel
 import QTasksProcess
@@ -87,14 +86,7 @@ private struct StoppedStore {
     }
 
     private func compactLocked() throws -> LogCompaction {
-        let boot = BootID.current
-        let settings = StorageState.Settings(
-            config: config,
-            directory: home.storePath,
-            bootID: TaskID(high: boot.high, low: boot.low),
-            pid: getpid(),
-            seed: .random(in: .min ... .max)
-        )
+        let settings = StorageState.Settings(config, directory: home.storePath)
         let space = try? PosixFiles().space(of: home.storePath)
         var store = try OpenedStore(
             settings,

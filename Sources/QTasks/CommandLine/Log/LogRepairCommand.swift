@@ -160,25 +160,11 @@ private struct SalvageText {
     }
 
     private func addRecords(to json: inout JSONText) {
-        json.key("healed")
-        json.array { json in
-            for record in found.report.healed {
-                json.object { json in
-                    json.member("sequence", record.sequence)
-                    json.member("position", record.position)
-                }
-            }
+        json.member("healed", objects: found.report.healed) { json, record in
+            json.member("sequence", record.sequence)
+            json.member("position", record.position)
         }
-        json.key("lost")
-        json.array { json in
-            for lost in found.report.lost {
-                json.object { json in
-                    json.member("first", lost.sequences.lowerBound)
-                    json.member("last", lost.sequences.upperBound)
-                    json.member("position", lost.position)
-                }
-            }
-        }
+        json.member("lost", found.report.lost)
         json.key("damaged")
         json.array { json in
             for damaged in found.damagedRecords {
@@ -190,29 +176,18 @@ private struct SalvageText {
                     if let id = damaged.record.id { json.member("task", id.description) }
                 }
             }
-            for bytes in found.report.damaged {
-                json.object { json in
-                    json.member("what", "bytes")
-                    json.member("position", bytes.position)
-                    json.member("bytes", bytes.bytes)
-                }
-            }
+            for bytes in found.report.damaged { json.object(bytes) }
         }
     }
 
     private func addTasks(to json: inout JSONText) {
-        json.key("lostTasks")
-        json.array { json in
-            for task in found.lostTasks {
-                json.object { json in
-                    json.member("task", task.id.description)
-                    json.member("part", task.part.rawValue)
-                    json.member("name", task.name)
-                    json.member("queue", task.queue)
-                    json.member("status", task.status.rawValue)
-                    json.member("position", task.position)
-                }
-            }
+        json.member("lostTasks", objects: found.lostTasks) { json, task in
+            json.member("task", task.id.description)
+            json.member("part", task.part.rawValue)
+            json.member("name", task.name)
+            json.member("queue", task.queue)
+            json.member("status", task.status.rawValue)
+            json.member("position", task.position)
         }
     }
 }

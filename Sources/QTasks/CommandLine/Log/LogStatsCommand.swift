@@ -153,46 +153,31 @@ private struct StatisticsText {
     }
 
     private func addSegments(to json: inout JSONText) {
-        json.key("segments")
-        json.array { json in
-            for segment in found.segments {
-                json.object { json in
-                    json.member("segment", Int(segment.index))
-                    json.member("firstSequence", segment.firstSequence)
-                    json.member("fileBytes", segment.fileBytes)
-                    json.member("writtenBytes", segment.writtenBytes)
-                    json.member("liveBytes", segment.liveBytes)
-                    if let begun = segment.begun { json.member("begun", begun) }
-                }
-            }
+        json.member("segments", objects: found.segments) { json, segment in
+            json.member("segment", Int(segment.index))
+            json.member("firstSequence", segment.firstSequence)
+            json.member("fileBytes", segment.fileBytes)
+            json.member("writtenBytes", segment.writtenBytes)
+            json.member("liveBytes", segment.liveBytes)
+            if let begun = segment.begun { json.member("begun", begun) }
         }
     }
 
     private func addCheckpoints(to json: inout JSONText) {
-        json.key("checkpoints")
-        json.array { json in
-            for checkpoint in found.checkpoints {
-                json.object { json in
-                    json.member("number", Int(checkpoint.number))
-                    json.member("bytes", checkpoint.bytes)
-                    json.member("startSequence", checkpoint.startSequence)
-                    json.member("endSequence", checkpoint.endSequence)
-                    json.member("at", time(checkpoint))
-                }
-            }
+        json.member("checkpoints", objects: found.checkpoints) { json, checkpoint in
+            json.member("number", Int(checkpoint.number))
+            json.member("bytes", checkpoint.bytes)
+            json.member("startSequence", checkpoint.startSequence)
+            json.member("endSequence", checkpoint.endSequence)
+            json.member("at", time(checkpoint))
         }
     }
 
     private func addHeld(to json: inout JSONText) {
-        json.key("held")
-        json.array { json in
-            for holder in held {
-                json.object { json in
-                    json.member("pid", Int(holder.pid))
-                    json.member("files", holder.files)
-                    json.member("bytes", holder.bytes)
-                }
-            }
+        json.member("held", objects: held) { json, holder in
+            json.member("pid", Int(holder.pid))
+            json.member("files", holder.files)
+            json.member("bytes", holder.bytes)
         }
     }
 }

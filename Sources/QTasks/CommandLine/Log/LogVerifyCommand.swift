@@ -121,25 +121,12 @@ private enum VerificationText {
             json.member("metaPages", found.metaPages)
             json.member("unknownRecords", found.unknownRecords)
             if let failure = found.failure { json.member("failure", failure) }
-            lost(found, to: &json)
+            json.member("lost", found.lost)
             damaged(found, to: &json)
             problems(found, to: &json)
             checkpoints(found, to: &json)
         }
         return json.bytes
-    }
-
-    private static func lost(_ found: StoreVerification, to json: inout JSONText) {
-        json.key("lost")
-        json.array { json in
-            for lost in found.lost {
-                json.object { json in
-                    json.member("first", lost.sequences.lowerBound)
-                    json.member("last", lost.sequences.upperBound)
-                    json.member("position", lost.position)
-                }
-            }
-        }
     }
 
     private static func damaged(_ found: StoreVerification, to json: inout JSONText) {
@@ -161,13 +148,7 @@ private enum VerificationText {
                     if let id = record.id { json.member("task", id.description) }
                 }
             }
-            for bytes in found.damagedBytes {
-                json.object { json in
-                    json.member("what", "bytes")
-                    json.member("position", bytes.position)
-                    json.member("bytes", bytes.bytes)
-                }
-            }
+            for bytes in found.damagedBytes { json.object(bytes) }
             for record in found.unreadable {
                 json.object { json in
                     json.member("what", "unknownRecord")
@@ -179,31 +160,21 @@ private enum VerificationText {
     }
 
     private static func problems(_ found: StoreVerification, to json: inout JSONText) {
-        json.key("problems")
-        json.array { json in
-            for problem in found.problems {
-                json.object { json in
-                    json.member("task", problem.id.description)
-                    json.member("what", problem.what)
-                    json.member("position", problem.position)
-                }
-            }
+        json.member("problems", objects: found.problems) { json, problem in
+            json.member("task", problem.id.description)
+            json.member("what", problem.what)
+            json.member("position", problem.position)
         }
     }
 
     private static func checkpoints(_ found: StoreVerification, to json: inout JSONText) {
-        json.key("checkpoints")
-        json.array { json in
-            for checkpoint in found.checkpoints {
-                json.object { json in
-                    json.member("number", Int(checkpoint.info.number))
-                    json.member("usable", checkpoint.isUsable)
-                    json.member("readable", checkpoint.isReadable)
-                    json.key("differing")
-                    json.array { json in
-                        for id in checkpoint.differing { json.string(id.description) }
-                    }
-                }
+        json.member("checkpoints", objects: found.checkpoints) { json, checkpoint in
+            json.member("number", Int(checkpoint.info.number))
+            json.member("usable", checkpoint.isUsable)
+            json.member("readable", checkpoint.isReadable)
+            json.key("differing")
+            json.array { json in
+                for id in checkpoint.differing { json.string(id.description) }
             }
         }
     }

@@ -218,11 +218,7 @@ struct RecordText {
 }
 
 extension StoredKind {
-    private static let all: [StoredKind] = [
-        .add, .lease, .finish, .release, .stale, .worker, .carried, .expire,
-    ]
-
-    static var names: [String] { all.map(\.name) + ["unknown"] }
+    static var names: [String] { allCases.map(\.name) + ["unknown"] }
 
     var name: String { "\(self)" }
 }
