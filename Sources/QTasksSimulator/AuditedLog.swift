@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
+import QTasksModel
 import QTasksStorage
 
 extension Ledger.Record {
@@ -18,6 +19,9 @@ final class AuditedLog: KeptLog {
     let log: Log
     private unowned let storage: SimulatedStorage
 
+    /// See ``PlantedFault/forgottenCarriedForward``.
+    var carriedForgotten: Set<TaskID> = []
+
     init(_ log: Log, by storage: SimulatedStorage) {
         self.log = log
         self.storage = storage
@@ -34,7 +38,28 @@ final class AuditedLog: KeptLog {
         payloadBytes: Int,
         fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(AppendLogError) -> RecordPosition {
-        try log.carry(view, kind: kind, flags: flags, payloadBytes: payloadBytes, fill: fill)
+        guard let plant = storage.world.plant else {
+            return try log.carry(
+                view,
+                kind: kind,
+                flags: flags,
+                payloadBytes: payloadBytes,
+                fill: fill
+            )
+        }
+        var record = CarriedRecord(kind: kind, payload: Array(repeating: 0, count: payloadBytes))
+        record.payload.withUnsafeMutableBytes { fill($0) }
+        let ledger = storage.world.checker.ledger
+        var position = RecordPosition.none
+        for record in plant.tamper(record, sequence: view.sequence, by: self, ledger) {
+            position = try log.carry(
+                view,
+                kind: record.kind,
+                flags: flags,
+                payloadBytes: record.payload.count
+            ) { $0.copyBytes(from: record.payload) }
+        }
+        return position
     }
 
     var incarnation: UInt32 { log.incarnation }
