@@ -33,7 +33,7 @@ extension Checker {
             // a task that isn't there, or goes on, is the ledger's to complain about
             guard let task = ledger.tasks[id], task.status.isFinal else { return }
             if let until = keptUntil(task), until > world.now.wall {
-                fail("P3: \(name(id)) is forgotten \(until) although it is \(world.now.wall)")
+                fail("P3: \(name(id)) is forgotten at \(world.now.wall), not \(until)")
             }
             if let end = told.removeValue(forKey: id) {
                 compare(end, id)
