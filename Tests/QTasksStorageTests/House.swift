@@ -148,6 +148,15 @@ final class House {
         }
     }
 
+    /// Adds tasks until that is so.
+    func fill(until isFull: () -> Bool) throws {
+        for _ in 0..<10_000 where !isFull() {
+            try add(1)
+            try commit()
+        }
+        guard isFull() else { throw KeptModel.Complaint("there is room without end") }
+    }
+
     func finish(_ ids: [TaskID]) {
         for id in ids {
             guard let number = state.tasks.index.number(of: id) else { continue }
