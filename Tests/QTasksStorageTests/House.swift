@@ -80,6 +80,7 @@ final class House {
     private(set) var compactions: [Told] = []
     private var generator = TaskIDGenerator(seed: (21, 22))
     private var leases: UInt32 = 0
+    private var workers: Int32 = 0
 
     /// - Parameters:
     ///   - keeping: What the keeper goes by.
@@ -170,6 +171,15 @@ final class House {
                 outcome: .success(result: [0x31], contentType: nil)
             ).write(to: &writer)
             writer.bytes.withUnsafeBytes { state.results($0, now: now, log: log) }
+        }
+    }
+
+    /// Workers that live, each with a record of its own.
+    func learnWorkers(_ count: Int) {
+        for _ in 0..<count {
+            workers += 1
+            let process = WorkerProcess(pid: workers, startTime: 1, bootID: Bench.bootID)
+            propose(.worker(id: WorkerID(high: 7, low: UInt64(workers)), process: process))
         }
     }
 
