@@ -21,6 +21,9 @@ final class Checker {
     /// When each record was appended (monotonic).
     private var appendedAt: [UInt64: UInt64] = [:]
 
+    /// The same by the wall clock.
+    private(set) var appendedOn: [UInt64: Timestamp] = [:]
+
     /// How much later than its interval a sync may be done, in nanoseconds: a process may be stopped for
     /// 1.5 s, and disks are slow.
     private static let intervalSlack: UInt64 = 2 * .second
@@ -37,11 +40,17 @@ final class Checker {
     /// Leases that ran beside others in a process that died.
     var sharedDeaths: Set<Lease> = []
 
-    /// Tasks whose add was acknowledged.
-    var acknowledged: Set<TaskID> = []
+    /// Tasks whose add was acknowledged, and that add's sequence.
+    var acknowledged: [TaskID: UInt64] = [:]
 
-    /// How tasks ended, as somebody was told.
+    /// How tasks ended, as somebody was told; as long as they are not forgotten.
     var told: [TaskID: ToldEnd] = [:]
+
+    /// Tasks whose end was told, and that are forgotten since.
+    var formerlyTold: Set<TaskID> = []
+
+    /// When tasks were forgotten last, by the wall clock.
+    var forgottenOn: [TaskID: Timestamp] = [:]
 
     /// What lies in Storage's PULL socket while releases are decided.
     var unreadResults: [[UInt8]] = []
@@ -74,7 +83,7 @@ final class Checker {
 
     func name(_ id: TaskID) -> String { "task \(world.scenario.number(of: id))" }
 
-    func isAcknowledged(_ id: TaskID) -> Bool { acknowledged.contains(id) }
+    func isAcknowledged(_ id: TaskID) -> Bool { acknowledged[id] != nil }
 
     /// Reads a message's or record's items until the end; what can't be read breaks a promise.
     func reading(_ bytes: [UInt8], _ body: (MessageHeader, inout WireReader) throws -> Void) {
@@ -102,6 +111,8 @@ extension Checker {
         )
         appendedAt[record.sequence] = world.now.monotonic
         beforeRelease(record)
+        beforeExpiry(record)
+        appendedOn[record.sequence] = world.now.wall
         do {
             try ledger.append(record, now: world.now, bootID: world.bootID)
         } catch {
@@ -135,7 +146,10 @@ extension Checker {
     func storageOpened(_ log: Log, _ state: StorageState, _ records: [Ledger.Record]) {
         statistics.openings += 1
         if log.recovery.checkpoint != nil { statistics.checkpoints += 1 }
-        if log.segments.first.map({ $0.index > 1 }) == true { statistics.compacted += 1 }
+        if log.segments.first.map({ $0.index > 1 }) == true {
+            statistics.compacted += 1
+            if !ledger.forgotten.isEmpty { statistics.openedWithout += 1 }
+        }
         if log.recovery.isDamaged {
             fail("P9: lost \(log.recovery.lost) and \(log.recovery.damaged)")
         }
@@ -160,7 +174,7 @@ extension Checker {
 
     /// An interval's sync is done by its end, but for what the disk and a restart take.
     private func checkIntervals() {
-        for id in acknowledged.sorted() {
+        for id in acknowledged.keys.sorted() {
             guard let task = ledger.tasks[id], task.placement.sequence > marks.durable,
                 let milliseconds = task.durability.intervalMilliseconds,
                 let appended = appendedAt[task.placement.sequence]
@@ -175,9 +189,9 @@ extension Checker {
     /// Only what asked for no more than `written` may go with the power, and what is younger than its
     /// interval.
     private func forgetLost() {
-        for id in acknowledged.sorted() where ledger.tasks[id] == nil {
+        for (id, add) in acknowledged.sorted(by: { $0.key < $1.key }) where !ledger.has(id, add) {
             if isPowerLost, durability(of: id).isToldOnceWritten {
-                acknowledged.remove(id)
+                acknowledged[id] = nil
                 lost.insert(id)
                 told[id] = nil
             } else {
@@ -213,6 +227,7 @@ extension Checker {
     /// Nothing is left to happen: everything must be done, and nobody may await anything.
     func atRest() {
         for process in world.living where process.nextDeadline != nil {
+            if let storage = process as? SimulatedStorage, storage.restDeadline != nil { continue }
             fail("P8: \(process.name) still has a deadline")
         }
         for (number, task) in world.scenario.tasks.enumerated() {
@@ -223,11 +238,13 @@ extension Checker {
             if let id = client.awaited.first {
                 fail("\(client.name) still waits for an answer about \(name(id))")
             }
+            if client.isWaiting { fail("\(client.name) still waits for a compaction") }
         }
         checkCounts()
-        statistics.tasks += ledger.tasks.count
+        checkRetention()
+        statistics.tasks += ledger.tasks.count + statistics.forgotten
         statistics.executions += executions.count
-        statistics.told += told.count
+        statistics.told += told.count + formerlyTold.count
     }
 
     private func checkEnd(of number: Int, _ planned: Scenario.PlannedTask) {
@@ -235,13 +252,16 @@ extension Checker {
         guard let task = ledger.tasks[id] else {
             // whoever added it may have heard of the acknowledgement and not of the loss
             if lost.contains(id) { return }
+            if ledger.forgotten[id] != nil, acknowledged[id] != nil || formerlyTold.contains(id) {
+                return
+            }
             return fail("task \(number) was added by a client and never acknowledged")
         }
         guard task.status.isFinal else {
             return fail("P1: task \(number) is \(task.status) and nothing happens any more")
         }
         // whoever hears of the end needs no receipt any more
-        guard acknowledged.contains(id) || told[id] != nil else {
+        guard acknowledged[id] != nil || told[id] != nil || formerlyTold.contains(id) else {
             return fail("task \(number) was never acknowledged")
         }
         if task.status == .dead, task.deaths < task.maxDeliveries {

@@ -40,6 +40,8 @@ struct Ledger {
         var deaths: UInt32 = 0
         var lastSequence: UInt64
         var outcome: [UInt8] = []
+        /// What its add asked for, in seconds.
+        var keptFor: UInt64?
     }
 
     /// A record that may not be there, in words.
@@ -53,6 +55,9 @@ struct Ledger {
 
     private(set) var records: [Record] = []
     private(set) var tasks: [TaskID: Task] = [:]
+
+    /// Tasks that had ended and are forgotten, as they were; of several under one ID the last.
+    private(set) var forgotten: [TaskID: Task] = [:]
 
     /// Tasks by the sequence of their add.
     private(set) var adds: [UInt64: TaskID] = [:]
@@ -104,6 +109,7 @@ struct Ledger {
         let kept = records.prefix(Int(last))
         records = []
         tasks = [:]
+        forgotten = [:]
         adds = [:]
         leases.removeAll(keepingCapacity: true)
         for record in kept { try append(record, now: now, bootID: bootID) }
@@ -131,6 +137,11 @@ struct Ledger {
         }
     }
 
+    /// Whether a task is there that this add began, or a later one of its ID; or was, and is forgotten.
+    func has(_ id: TaskID, _ add: UInt64) -> Bool {
+        [tasks[id], forgotten[id]].contains { $0.map { $0.placement.sequence >= add } ?? false }
+    }
+
     // MARK: Records
 
     private mutating func apply(_ record: Record, now: Now, bootID: TaskID) throws {
@@ -153,10 +164,10 @@ struct Ledger {
             case .stale, .worker: break
             case .expire:
                 let expire = try StoredExpire(from: &reader)
-                guard tasks[expire.id]?.status.isFinal == true else {
+                guard let task = tasks.removeValue(forKey: expire.id), task.status.isFinal else {
                     throw Complaint("P1: a task is forgotten that has not ended")
                 }
-                tasks[expire.id] = nil
+                forgotten[expire.id] = task
             case .carried: throw Complaint("a task is carried forward under a new sequence")
             case nil: throw Complaint("a record of the unknown kind \(record.kind)")
             }
@@ -184,7 +195,8 @@ struct Ledger {
             maxDeliveries: submission.maxDeliveries ?? config.maxDeliveries,
             status: add.due == nil ? .new : .scheduled,
             due: add.due,
-            lastSequence: sequence
+            lastSequence: sequence,
+            keptFor: submission.retentionSeconds
         )
     }
 

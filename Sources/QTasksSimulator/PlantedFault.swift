@@ -28,6 +28,10 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case sharedDeathsCounted
     /// A worker's result is acknowledged when it is passed on, not when it is committed.
     case resultAcknowledgedUnsaved
+    /// Compaction carries a task forward as it was added: what happened to it since is lost.
+    case carriedAsAdded
+    /// Compaction carries a task forward that was forgotten: its add outlives the record of its end.
+    case forgottenCarriedForward
 }
 
 extension PlantedFault {

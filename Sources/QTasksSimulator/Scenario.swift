@@ -56,6 +56,8 @@ struct Scenario {
             case add(tasks: [Int], waits: Bool)
             case wait(tasks: [Int])
             case get(tasks: [Int])
+            /// `log compact`.
+            case compact
         }
 
         var at: UInt64
@@ -85,21 +87,21 @@ struct Scenario {
     }
 
     let seed: UInt64
-    private(set) var config = QueueConfig()
+    var config = QueueConfig()
 
     /// How Storage keeps house: checkpoints all the time, and every history that there can be.
     private(set) var keeping = StorageKeeper.Settings(history: .none)
     private(set) var workers: [Worker] = []
     private(set) var clients = 1
-    private(set) var tasks: [PlannedTask] = []
-    private(set) var steps: [ClientStep] = []
-    private(set) var faults: [Fault] = []
+    var tasks: [PlannedTask] = []
+    var steps: [ClientStep] = []
+    var faults: [Fault] = []
 
     /// From which size on arguments and results are told by their place: in every other seed none are.
     var placedBytesMin: Int { seed.isMultiple(of: 2) ? .max : 60 + Int(seed % 7) * 20 }
 
     /// From here on nothing goes wrong any more.
-    let calmAt: UInt64
+    var calmAt: UInt64
 
     /// All adds come at once, and wait in line.
     private let isBurst: Bool
@@ -127,6 +129,7 @@ struct Scenario {
         planTasks(&random)
         planSteps(&random)
         planFaults(&random)
+        if keepsShortly { planRetention() }
     }
 
     /// A task's place in the plan, as people know it in the trace; -1 for a stranger.

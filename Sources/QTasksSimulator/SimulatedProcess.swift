@@ -64,6 +64,8 @@ class SimulatedProcess {
         deadline = nextDeadline
         guard let deadline else { return }
         let at = max(world.time, world.worldTime(ofBoot: deadline))
+        // what would come later is judged by the deadline alone
+        guard at <= world.end else { return }
         if let timerAt, timerAt <= at, timerAt > world.time { return }
         timerAt = at
         world.at(at) { [self] in

@@ -33,6 +33,7 @@ final class SimulatedStorage: SimulatedProcess {
     private var submitted: UInt64 = 0
     private var lastCommit: UInt64 = 0
     private var idleAt: UInt64?
+    private var retentionAt: UInt64?
     private var hasProgressed = false
     private var isPlanned = [Bool](repeating: false, count: Job.allCases.count)
 
@@ -44,7 +45,13 @@ final class SimulatedStorage: SimulatedProcess {
 
     override var nextDeadline: UInt64? {
         if hasHousework { return world.now.monotonic }
-        return [idleAt, state?.syncDeadline].compactMap { $0 }.min()
+        return [idleAt, state?.syncDeadline, retentionAt].compactMap { $0 }.min()
+    }
+
+    /// When finished tasks are to be forgotten, in nanoseconds of `CLOCK_BOOTTIME`, where nothing else is
+    /// awaited.
+    var restDeadline: UInt64? {
+        hasHousework || idleAt != nil || state?.syncDeadline != nil ? nil : retentionAt
     }
 
     override var hasUnread: Bool {
@@ -144,6 +151,7 @@ final class SimulatedStorage: SimulatedProcess {
             return looks < 0
         }
         hasHousework = pace == .soon
+        retentionAt = keeper?.nextDeadline(&state, now: world.now)
         submit(&state, log)
         planAll()
     }
@@ -261,76 +269,4 @@ final class SimulatedStorage: SimulatedProcess {
             planAll()
         }
     }
-}
-
-extension Ledger.Record {
-    init(_ record: borrowing RecordView) {
-        self.init(
-            sequence: record.sequence,
-            kind: record.kind,
-            bytes: Array(record.payload)
-        )
-    }
-}
-
-/// The production log, with everything that is appended shown to the checker.
-final class AuditedLog: KeptLog {
-    let log: Log
-    private unowned let storage: SimulatedStorage
-
-    init(_ log: Log, by storage: SimulatedStorage) {
-        self.log = log
-        self.storage = storage
-    }
-
-    var kept: Log { log }
-
-    func watermarks() -> Watermarks { log.watermarks() }
-
-    func carry(
-        _ view: borrowing RecordView,
-        kind: UInt8,
-        flags: UInt8,
-        payloadBytes: Int,
-        fill: (UnsafeMutableRawBufferPointer) -> Void
-    ) throws(AppendLogError) -> RecordPosition {
-        try log.carry(view, kind: kind, flags: flags, payloadBytes: payloadBytes, fill: fill)
-    }
-
-    var incarnation: UInt32 { log.incarnation }
-
-    var isShortOfSpace: Bool { log.isShortOfSpace }
-
-    func append(
-        kind: StoredKind,
-        head: [UInt8],
-        body: UnsafeRawBufferPointer
-    ) throws(AppendLogError) -> StoredPlace {
-        let place = try log.append(kind: kind, head: head, body: body)
-        let record = Ledger.Record(
-            sequence: place.sequence,
-            kind: kind.rawValue,
-            bytes: head + Array(body)
-        )
-        storage.world.checker.appended(record, by: storage)
-        return place
-    }
-
-    func withRecord<Result>(
-        at position: RecordPosition,
-        _ body: (UnsafeRawBufferPointer) -> Result
-    ) throws(AppendLogError) -> Result {
-        try log.withPayload(at: position, body)
-    }
-
-    func withStart<Result>(
-        of position: RecordPosition,
-        _ body: (RecordStart) -> Result
-    ) throws(AppendLogError) -> Result? {
-        try log.withStart(of: position, body)
-    }
-
-    func hold(_ segment: UInt32) { log.hold(segment) }
-
-    func unhold(_ segment: UInt32) { log.unhold(segment) }
 }

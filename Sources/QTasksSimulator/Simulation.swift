@@ -2,11 +2,6 @@
 
 /// Runs the whole system in one thread and virtual time, and looks whether its promises hold.
 package enum Simulation {
-    /// How long after the last fault everything must be done, in nanoseconds of virtual time.
-    ///
-    /// The longest that anything waits by design: a result that is sent again after 10 s.
-    private static let patience: UInt64 = 60 * .second
-
     /// What came of one seed.
     package struct Outcome: Sendable {
         package let seed: UInt64
@@ -50,6 +45,11 @@ package enum Simulation {
         /// The same of records for clients.
         package internal(set) var placedReplies = 0
         package internal(set) var goneReplies = 0
+        /// Finished tasks that were forgotten, those of them whose IDs were added again, and openings of a
+        /// log that had been compacted since tasks were forgotten.
+        package internal(set) var forgotten = 0
+        package internal(set) var addedAgain = 0
+        package internal(set) var openedWithout = 0
 
         package init() {}
 
@@ -68,6 +68,9 @@ package enum Simulation {
             left.gone += right.gone
             left.placedReplies += right.placedReplies
             left.goneReplies += right.goneReplies
+            left.forgotten += right.forgotten
+            left.addedAgain += right.addedAgain
+            left.openedWithout += right.openedWithout
         }
     }
 
@@ -85,7 +88,7 @@ package enum Simulation {
     ) -> Outcome {
         let scenario = Scenario(seed: seed)
         let world = World(scenario, plant: plant, tracing: kept)
-        world.run(until: scenario.calmAt + patience)
+        world.run(until: scenario.calmAt + scenario.patience)
         let violation = world.checker.violation
         return Outcome(
             seed: seed,

@@ -23,6 +23,9 @@ final class World {
     private(set) var time: UInt64 = 0
     private(set) var eventCount = 0
 
+    /// When the run is over.
+    private(set) var end: UInt64 = .max
+
     /// When the host was started last, and which boot this is.
     private var bootedAt: UInt64 = 0
     private(set) var bootID = TaskID(high: 1, low: 1)
@@ -128,6 +131,7 @@ final class World {
 
     /// Runs until nothing is left to happen, a promise is broken, or `end` has come.
     func run(until end: UInt64) {
+        self.end = end
         begin()
         while !checker.hasFailed, let event = events.next() {
             guard event.time <= end else {
@@ -189,6 +193,7 @@ final class World {
         case .get(let tasks):
             let ids = known(tasks)
             if !ids.isEmpty { client.begin(.get(ids), of: ids) }
+        case .compact: client.begin(.compact, of: [])
         }
     }
 

@@ -38,7 +38,7 @@ private enum Seeds {
 @Suite
 struct `The whole system in virtual time` {
     @Test(arguments: 0..<Seeds.chunks)
-    func `keeps its promises under kills, power loss and broken sessions (P1, P2, P5, P6, P8)`(
+    func `keeps its promises under kills, power loss and broken sessions (P1, P2, P3, P5, P6, P8)`(
         chunk: Int
     ) {
         var total = Simulation.Statistics()
@@ -54,10 +54,18 @@ struct `The whole system in virtual time` {
         }
         guard broken.isEmpty, seeds.count >= 20 else { return }
         Self.expectEnough(total, seeds.count)
+        Self.expectForgetting(total, seeds.count)
         // every other seed tells large payloads by their place in the store
         if seeds.contains(where: { !$0.isMultiple(of: 2) }) {
             Self.expectPlaces(total, seeds.count)
         }
+    }
+
+    /// In about one seed in four finished tasks are forgotten.
+    private static func expectForgetting(_ total: Simulation.Statistics, _ seeds: Int) {
+        #expect(total.forgotten > 2 * seeds)
+        #expect(total.addedAgain > seeds / 4)
+        #expect(total.openedWithout > seeds / 8)
     }
 
     private static func expectPlaces(_ total: Simulation.Statistics, _ seeds: Int) {

@@ -87,7 +87,7 @@ private func success(_ json: String) -> TaskOutcome {
 
 extension QueueTasks {
     /// The results of tasks as text, once all have ended; what ended otherwise is its description.
-    fileprivate func ends(of ids: [TaskID]) async throws -> [String] {
+    func ends(of ids: [TaskID]) async throws -> [String] {
         try await withThrowingTaskGroup(of: (Int, String).self) { group in
             for (index, id) in ids.enumerated() {
                 group.addTask {

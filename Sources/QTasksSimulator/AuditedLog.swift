@@ -1,0 +1,101 @@
+// Part of QTasks. License: see LICENSE.
+
+import AppendLog
+import QTasksModel
+import QTasksStorage
+
+extension Ledger.Record {
+    init(_ record: borrowing RecordView) {
+        self.init(
+            sequence: record.sequence,
+            kind: record.kind,
+            bytes: Array(record.payload)
+        )
+    }
+}
+
+/// The production log, with everything that is appended shown to the checker.
+final class AuditedLog: KeptLog {
+    let log: Log
+    private unowned let storage: SimulatedStorage
+
+    /// See ``PlantedFault/forgottenCarriedForward``.
+    var carriedForgotten: Set<TaskID> = []
+
+    init(_ log: Log, by storage: SimulatedStorage) {
+        self.log = log
+        self.storage = storage
+    }
+
+    var kept: Log { log }
+
+    func watermarks() -> Watermarks { log.watermarks() }
+
+    func carry(
+        _ view: borrowing RecordView,
+        kind: UInt8,
+        flags: UInt8,
+        payloadBytes: Int,
+        fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(AppendLogError) -> RecordPosition {
+        guard let plant = storage.world.plant else {
+            return try log.carry(
+                view,
+                kind: kind,
+                flags: flags,
+                payloadBytes: payloadBytes,
+                fill: fill
+            )
+        }
+        var record = CarriedRecord(kind: kind, payload: Array(repeating: 0, count: payloadBytes))
+        record.payload.withUnsafeMutableBytes { fill($0) }
+        let ledger = storage.world.checker.ledger
+        var position = RecordPosition.none
+        for record in plant.tamper(record, sequence: view.sequence, by: self, ledger) {
+            position = try log.carry(
+                view,
+                kind: record.kind,
+                flags: flags,
+                payloadBytes: record.payload.count
+            ) { $0.copyBytes(from: record.payload) }
+        }
+        return position
+    }
+
+    var incarnation: UInt32 { log.incarnation }
+
+    var isShortOfSpace: Bool { log.isShortOfSpace }
+
+    func append(
+        kind: StoredKind,
+        head: [UInt8],
+        body: UnsafeRawBufferPointer
+    ) throws(AppendLogError) -> StoredPlace {
+        let place = try log.append(kind: kind, head: head, body: body)
+        let record = Ledger.Record(
+            sequence: place.sequence,
+            kind: kind.rawValue,
+            bytes: head + Array(body)
+        )
+        storage.world.checker.appended(record, by: storage)
+        return place
+    }
+
+    func withRecord<Result>(
+        at position: RecordPosition,
+        _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(AppendLogError) -> Result {
+        try log.withPayload(at: position, body)
+    }
+
+    func withStart<Result>(
+        of position: RecordPosition,
+        _ body: (RecordStart) -> Result
+    ) throws(AppendLogError) -> Result? {
+        try log.withStart(of: position, body)
+    }
+
+    func hold(_ segment: UInt32) { log.hold(segment) }
+
+    func unhold(_ segment: UInt32) { log.unhold(segment) }
+}
