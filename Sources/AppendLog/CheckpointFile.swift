@@ -27,7 +27,7 @@ struct CheckpointFile {
     init?(_ path: String, number: UInt32, _ files: any LogFiles) throws(AppendLogError) {
         self.path = path
         self.files = files
-        let file = try files.open(path, .read)
+        let file = try files.openHeld(path)
         defer { files.close(file) }
         let size = try files.size(file)
         guard size >= Checkpoint.headerBytes + Checkpoint.trailerBytes else { return nil }
@@ -61,7 +61,7 @@ struct CheckpointFile {
     func forEachBlock(
         _ body: (UnsafeRawBufferPointer) -> Bool
     ) throws(AppendLogError) -> Bool {
-        let file = try files.open(path, .read)
+        let file = try files.openHeld(path)
         defer { files.close(file) }
         let window = GroupBuffer(capacity: Self.readBytes)
         let end = checkpoint.bytes - Checkpoint.trailerBytes

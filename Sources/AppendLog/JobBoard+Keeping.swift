@@ -86,9 +86,9 @@ extension JobBoard {
 
     private func remove(_ segments: [UInt32], _ checkpoints: [UInt32]) {
         // one that stays is met again at the next opening
-        for segment in segments { try? files.remove(path(segment)) }
+        for segment in segments { try? files.removeInSteps(path(segment)) }
         for number in checkpoints {
-            try? files.remove("\(directory)/\(LogFormat.checkpointName(number))")
+            try? files.removeInSteps("\(directory)/\(LogFormat.checkpointName(number))")
         }
         withJobs { $0.removed(segments: segments, checkpoints: checkpoints) }
         onProgress?()

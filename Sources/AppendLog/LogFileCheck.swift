@@ -252,7 +252,7 @@ public struct LogFileCheck {
 
     private func openIfThere(_ path: String) throws(AppendLogError) -> LogFileHandle? {
         do throws(AppendLogError) {
-            return try files.open(path, .read)
+            return try files.openHeld(path)
         } catch {
             guard case .system("open", _, ENOENT) = error else { throw error }
             return nil

@@ -113,6 +113,18 @@ public protocol LogFiles: Sendable {
     /// Removes a name; whoever has the file open, or mapped, keeps it.
     func remove(_ path: String) throws(AppendLogError)
 
+    /// Removes a large file of a store that is in use: gives its blocks back bit by bit, where nobody
+    /// holds the file.
+    ///
+    /// It takes its time, and so belongs on a thread that nothing waits for.
+    func removeInSteps(_ path: String) throws(AppendLogError)
+
+    /// Has the bytes of an open file stay as they are, also once its name is removed, for as long as it
+    /// is open or mapped.
+    ///
+    /// - Throws: `ENOENT` where it is being removed.
+    func hold(_ file: LogFileHandle) throws(AppendLogError)
+
     /// The names in a directory, in no order.
     func list(_ directory: String) throws(AppendLogError) -> [String]
 
@@ -127,7 +139,7 @@ public protocol LogFiles: Sendable {
     /// - Throws: ``AppendLogError/locked(path:holder:)`` where somebody else has it.
     func lock(_ path: String) throws(AppendLogError) -> LogFileHandle
 
-    /// Maps the whole file read-only.
+    /// Maps the whole file read-only, and holds it.
     func map(_ path: String) throws(AppendLogError) -> LogMapping
 
     /// Maps `bytes` bytes of an open file from `offset` on, read-only; the file may be closed then.
@@ -157,6 +169,26 @@ public protocol LogFiles: Sendable {
 }
 
 extension LogFiles {
+    /// Opens a file for reading that its writer may remove at any moment, and holds it.
+    func openHeld(_ path: String) throws(AppendLogError) -> LogFileHandle {
+        let file = try open(path, .read)
+        do throws(AppendLogError) {
+            try hold(file)
+        } catch {
+            close(file)
+            throw error
+        }
+        return file
+    }
+
+    /// At once, for disks on which that takes no time.
+    public func removeInSteps(_ path: String) throws(AppendLogError) {
+        try remove(path)
+    }
+
+    /// Nothing has to be done where files keep their bytes until nobody has them open.
+    public func hold(_ file: LogFileHandle) throws(AppendLogError) {}
+
     /// A copy in memory, for disks that nothing can be mapped from.
     public func map(
         _ file: LogFileHandle,

@@ -109,7 +109,7 @@ public struct LogRecords: Sendable {
         ) throws(AppendLogError) {
             path = "\(directory)/\(LogFormat.segmentName(position.segment))"
             offset = Int(position.offset)
-            file = try files.open(path, .read)
+            file = try files.openHeld(path)
             do throws(AppendLogError) {
                 guard let segment = try files.readSegmentHeader(file, path: path) else {
                     throw .corrupt(path: path, offset: 0)

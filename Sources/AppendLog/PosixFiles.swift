@@ -153,7 +153,7 @@ public struct PosixFiles: LogFiles {
     }
 
     public func map(_ path: String) throws(AppendLogError) -> LogMapping {
-        let file = try open(path, .read)
+        let file = try openHeld(path)
         defer { close(file) }
         let bytes = try size(file)
         guard bytes > 0 else {
@@ -266,7 +266,7 @@ public struct PosixFiles: LogFiles {
         }
     }
 
-    private func path(of file: LogFileHandle) -> String {
+    func path(of file: LogFileHandle) -> String {
         var name = [UInt8](repeating: 0, count: 4096)
         let count = name.withUnsafeMutableBytes { buffer -> Int in
             guard let base = buffer.baseAddress else { return 0 }
