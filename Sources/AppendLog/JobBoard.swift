@@ -231,7 +231,7 @@ extension JobBoard {
             defer { files.close(handle) }
             let zeros = [UInt8](repeating: 0, count: job.to - job.from)
             try zeros.withBytes { (zeros) throws(AppendLogError) in
-                try files.write(handle, [zeros], at: job.from)
+                try files.writeInSteps(handle, zeros, at: job.from)
             }
             try files.syncData(handle)
             if job.creates { try files.syncDirectory(directory) }

@@ -101,6 +101,14 @@ public protocol LogFiles: Sendable {
         at offset: Int
     ) throws(AppendLogError)
 
+    /// Writes what nobody waits for, so that whoever waits for the same disk waits little: a part at a
+    /// time, each on its way to the disk before the next. Durable after ``syncData(_:)``, as ever.
+    func writeInSteps(
+        _ file: LogFileHandle,
+        _ buffer: UnsafeRawBufferPointer,
+        at offset: Int
+    ) throws(AppendLogError)
+
     /// `fdatasync(2)`.
     func syncData(_ file: LogFileHandle) throws(AppendLogError)
 
@@ -179,6 +187,15 @@ extension LogFiles {
             throw error
         }
         return file
+    }
+
+    /// At once, for disks on which that takes no time.
+    public func writeInSteps(
+        _ file: LogFileHandle,
+        _ buffer: UnsafeRawBufferPointer,
+        at offset: Int
+    ) throws(AppendLogError) {
+        try write(file, [buffer], at: offset)
     }
 
     /// At once, for disks on which that takes no time.

@@ -78,6 +78,22 @@ public struct PosixFiles: LogFiles {
         }
     }
 
+    /// With `sync_file_range(2)`, which writes out a file's bytes and nothing about the file.
+    public func writeInSteps(
+        _ file: LogFileHandle,
+        _ buffer: UnsafeRawBufferPointer,
+        at offset: Int
+    ) throws(AppendLogError) {
+        let stepBytes = 128 << 10
+        for start in stride(from: 0, to: buffer.count, by: stepBytes) {
+            let part = buffer[start..<min(start + stepBytes, buffer.count)]
+            try write(file, [UnsafeRawBufferPointer(rebasing: part)], at: offset + start)
+            _ = try check("sync_file_range", file) {
+                Int(clinux_write_out(file.rawValue, Int64(offset + start), Int64(part.count)))
+            }
+        }
+    }
+
     public func syncData(_ file: LogFileHandle) throws(AppendLogError) {
         _ = try check("fdatasync", file) { Int(fdatasync(file.rawValue)) }
     }

@@ -75,6 +75,10 @@ pid_t clinux_peek_child(pid_t pid);
 /// statfs(2): the number in `f_type` of the file system that holds `path`, or -1.
 long clinux_file_system_type(const char *path);
 
+/// sync_file_range(2): writes out a range of a file's bytes and waits for it. No size, no name, no disk's cache:
+/// nothing is durable by it.
+int clinux_write_out(int fd, int64_t offset, int64_t count);
+
 /// From now on `signal` writes its number, one byte, to `fd`, in whichever thread it arrives; system
 /// calls go on (SA_RESTART). `fd` should not block: what finds it full is dropped. See sigaction(2).
 int clinux_catch_signal(int signal, int fd);
