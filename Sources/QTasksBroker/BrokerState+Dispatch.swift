@@ -90,7 +90,7 @@ extension BrokerState {
     /// other has a free slot.
     private mutating func fill(_ worker: Roster.Number) {
         while roster[worker].credit > 0, !roster[worker].isExclusive {
-            guard let lane = bestLane(for: roster[worker]) else { return }
+            guard let lane = bestLane(for: worker) else { return }
             var target = worker
             if !roster[worker].hasFreeSlot {
                 target = roster.findWorker(for: lane, except: suspectHolder) ?? worker
@@ -100,9 +100,10 @@ extension BrokerState {
         }
     }
 
-    private func bestLane(for worker: WorkerEntry) -> Lanes.Number? {
+    // by number: lent an entry of its own, all of the state would be copied first
+    private func bestLane(for worker: Roster.Number) -> Lanes.Number? {
         var best: (task: QueuedTask, lane: Lanes.Number)?
-        for lane in worker.lanes {
+        for lane in roster[worker].lanes {
             guard let head = lanes.head(of: lane) else { continue }
             if let found = best, found.task < head { continue }
             best = (head, lane)
