@@ -15,7 +15,7 @@ extension Ledger.Record {
 }
 
 /// The production log, with everything that is appended shown to the checker.
-final class AuditedLog: KeptLog {
+final class AuditedLog: OverheardLog {
     let log: Log
     private unowned let storage: SimulatedStorage
 
@@ -62,10 +62,6 @@ final class AuditedLog: KeptLog {
         return position
     }
 
-    var incarnation: UInt32 { log.incarnation }
-
-    var isShortOfSpace: Bool { log.isShortOfSpace }
-
     func append(
         kind: StoredKind,
         head: [UInt8],
@@ -80,22 +76,4 @@ final class AuditedLog: KeptLog {
         storage.world.checker.appended(record, by: storage)
         return place
     }
-
-    func withRecord<Result>(
-        at position: RecordPosition,
-        _ body: (UnsafeRawBufferPointer) -> Result
-    ) throws(AppendLogError) -> Result {
-        try log.withPayload(at: position, body)
-    }
-
-    func withStart<Result>(
-        of position: RecordPosition,
-        _ body: (RecordStart) -> Result
-    ) throws(AppendLogError) -> Result? {
-        try log.withStart(of: position, body)
-    }
-
-    func hold(_ segment: UInt32) { log.hold(segment) }
-
-    func unhold(_ segment: UInt32) { log.unhold(segment) }
 }

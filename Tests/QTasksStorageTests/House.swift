@@ -7,7 +7,7 @@ import QTasksWire
 @testable import QTasksStorage
 
 /// The log, with what housekeeping writes into it counted.
-final class CountedLog: KeptLog {
+final class CountedLog: OverheardLog {
     let kept: Log
     private(set) var carried = 0
     private(set) var appended: [StoredKind: Int] = [:]
@@ -15,9 +15,6 @@ final class CountedLog: KeptLog {
     init(_ log: Log) {
         kept = log
     }
-
-    var incarnation: UInt32 { kept.incarnation }
-    var isShortOfSpace: Bool { kept.isShortOfSpace }
 
     func append(
         kind: StoredKind,
@@ -46,24 +43,6 @@ final class CountedLog: KeptLog {
         carried += 1
         return position
     }
-
-    func withRecord<Result>(
-        at position: RecordPosition,
-        _ body: (UnsafeRawBufferPointer) -> Result
-    ) throws(AppendLogError) -> Result {
-        try kept.withPayload(at: position, body)
-    }
-
-    func withStart<Result>(
-        of position: RecordPosition,
-        _ body: (RecordStart) -> Result
-    ) throws(AppendLogError) -> Result? {
-        try kept.withStart(of: position, body)
-    }
-
-    func hold(_ segment: UInt32) { kept.hold(segment) }
-
-    func unhold(_ segment: UInt32) { kept.unhold(segment) }
 }
 
 /// A store on a simulated disk and its keeper, one step at a time: nobody works for the log unless told to.
