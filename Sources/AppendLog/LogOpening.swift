@@ -26,7 +26,10 @@ struct LogOpening {
     ///
     /// The mark is that of the page which was found.
     private var cut: RecordPosition {
-        max(end, chain.beforeEmpty(meta.mark))
+        // a page that marks a segment of a later incarnation than its own contradicts itself: the next
+        // opening would take that segment for part of the log
+        if chain.superseded.contains(meta.mark.segment) { return end }
+        return max(end, chain.beforeEmpty(meta.mark))
     }
     private var tail: Tail?
     private let segment = SegmentBytes()

@@ -59,6 +59,36 @@ struct `Opening a damaged store` {
         }
     }
 
+    /// Found by the fuzzer: the marked segment was left alone at the first opening, and cut the one before
+    /// it short at the second.
+    @Test func `whose meta page marks a segment of a later incarnation shows the same twice`()
+        throws
+    {
+        let disk = SimulatedDisk(seed: 3)
+        let log = try Opened(disk).log
+        for number in 1...400 { try log.append(kind: 1, payload: payload(number)) }
+        try log.flush()
+        log.noteIdle()
+        while log.runOneSync() {}
+        let marked = try #require(log.segments.last).index
+        disk.endProcess()
+        var bytes = try #require(disk.contents(of: segmentPath(marked)))
+        try bytes.withUnsafeMutableBytes { bytes in
+            let area = try #require(bytes.baseAddress)
+            let decoded = try SegmentHeader.decode(UnsafeRawBufferPointer(bytes), path: "")
+            var header = try #require(decoded)
+            header.incarnation += 1
+            header.predecessor.offset -= 8
+            header.encode(to: area)
+        }
+        disk.setContents(of: segmentPath(marked), to: bytes)
+        let first = try Opened(disk)
+        try #require(first.log.recovery.isDamaged)
+        disk.endProcess()
+        let second = try Opened(disk)
+        #expect(second.entries.map(\.sequence).starts(with: first.entries.map(\.sequence)))
+    }
+
     @Test(arguments: [true, false])
     func `any flipped bit costs one durable record at most, and it is named`(
         isClosed: Bool
