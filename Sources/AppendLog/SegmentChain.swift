@@ -27,14 +27,15 @@ struct SegmentChain {
 
     /// - Parameters:
     ///   - headers: Those that could be read, in any order.
-    ///   - incarnation: The newest meta page's. Segments of a later one are remains of an opening
-    ///     that did not get far enough to serve anything.
+    ///   - incarnation: The newest meta page's. Segments of a later one, or of a later one than the segment
+    ///     that follows, are remains of an opening that did not get far enough to serve anything.
     ///   - firstSegment: The newest meta page's. What is alive in older ones was carried forward.
     init(_ headers: [SegmentHeader], incarnation: UInt32, firstSegment: UInt32 = 1) {
         let sorted = headers.sorted { $0.index > $1.index }
         var wanted: RecordPosition?
+        var newest = incarnation
         for header in sorted {
-            guard header.incarnation <= incarnation, header.index >= firstSegment,
+            guard header.incarnation <= newest, header.index >= firstSegment,
                 isPart(header.index, of: wanted)
             else {
                 superseded.append(header.index)
@@ -49,6 +50,8 @@ struct SegmentChain {
             }
             links.append(Link(header: header, limit: limit))
             wanted = header.predecessor
+            // along the log they only rise; 0 stands in where salvage has no header
+            if header.incarnation > 0 { newest = header.incarnation }
         }
         if let wanted, wanted.segment >= max(1, firstSegment), let last = links.indices.last {
             links[last].missing = wanted
