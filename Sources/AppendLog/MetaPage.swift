@@ -95,6 +95,7 @@ extension MetaPage {
     private var isPossible: Bool {
         max(transaction, durableAtLeast, firstSequence) <= LogFormat.sequenceMax
             && max(incarnation, mark.segment, firstSegment, checkpoint) <= LogFormat.numberMax
+            && mark.isPossible
     }
 
     /// The newer whole page of the file.

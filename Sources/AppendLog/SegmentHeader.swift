@@ -83,7 +83,16 @@ extension SegmentHeader {
 
     private var isPossible: Bool {
         max(index, incarnation) <= LogFormat.numberMax && predecessor.segment < index
-            && firstSequence <= LogFormat.sequenceMax
+            && firstSequence <= LogFormat.sequenceMax && predecessor.isPossible
+    }
+}
+
+extension RecordPosition {
+    /// Whether a record may begin or end there, or it says that there is none.
+    var isPossible: Bool {
+        segment == 0
+            || Int(offset) >= SegmentHeader.areaBytes
+                && Int(offset).isMultiple(of: RecordHeader.alignment)
     }
 }
 
