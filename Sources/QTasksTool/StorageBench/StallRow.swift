@@ -81,8 +81,9 @@ struct StallRow {
                 value: worst,
                 unit: "ms (p99.9 of \(acknowledgements.count))",
                 limit: sync,
-                goal: "<= 10 x the fdatasync p99",
-                isReached: worst <= 10 * sync
+                goal: "<= 10 x the fdatasync p99, or its p99.9",
+                // a disk that hesitates by itself can't be outdone
+                isReached: worst <= max(10 * sync, syncs.percentile(0.999))
             ),
         ]
     }
