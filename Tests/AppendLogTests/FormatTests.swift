@@ -84,6 +84,27 @@ struct `The format` {
         }
     }
 
+    /// Found by the fuzzer: compaction read up to such a place.
+    @Test(arguments: [1020, 1028] as [UInt32])
+    func `of a page or header that names an impossible place is none of ours`(
+        offset: UInt32
+    ) throws {
+        let impossible = RecordPosition(segment: 1, offset: offset)
+        var page = MetaPage()
+        page.mark = impossible
+        #expect(try page.encoded().withBytes { try MetaPage.decode($0, path: "") } == nil)
+        let header = SegmentHeader(
+            index: 2,
+            salt: 1,
+            incarnation: 1,
+            firstSequence: 1,
+            predecessor: impossible
+        )
+        var area = [UInt8](repeating: 0, count: SegmentHeader.areaBytes)
+        try area.withUnsafeMutableBytes { header.encode(to: try #require($0.baseAddress)) }
+        #expect(try area.withBytes { try SegmentHeader.decode($0, path: "") } == nil)
+    }
+
     @Test func `names segments so that they sort`() {
         #expect(LogFormat.segmentName(7) == "segment-0000000007")
         #expect(LogFormat.segmentIndex("segment-0000000007") == 7)
