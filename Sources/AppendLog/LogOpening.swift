@@ -26,9 +26,9 @@ struct LogOpening {
     ///
     /// The mark is that of the page which was found.
     private var cut: RecordPosition {
-        // a page that marks a segment of a later incarnation than its own contradicts itself: the next
-        // opening would take that segment for part of the log
-        if chain.superseded.contains(meta.mark.segment) { return end }
+        // a page that marks what is no part of the log contradicts itself: cut there, the next opening
+        // would take that for part of it
+        guard chain.mayHave(meta.mark.segment) else { return end }
         return max(end, chain.beforeEmpty(meta.mark))
     }
     private var tail: Tail?

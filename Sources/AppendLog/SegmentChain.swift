@@ -69,6 +69,17 @@ struct SegmentChain {
         }
     }
 
+    /// Whether a segment is part of the log as far as can be told: it is, or is missing where one should
+    /// be, or could be the newest one whose file is gone.
+    func mayHave(_ segment: UInt32) -> Bool {
+        if links.contains(where: {
+            $0.header.index == segment || $0.missing?.segment == segment
+        }) {
+            return true
+        }
+        return segment > links.last?.header.index ?? 0 && !superseded.contains(segment)
+    }
+
     /// The same place, or where the segment before ends if it is the beginning of one: of two segments
     /// with nothing between them an opening keeps the first.
     func beforeEmpty(_ position: RecordPosition) -> RecordPosition {

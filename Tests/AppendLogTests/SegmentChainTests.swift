@@ -43,4 +43,18 @@ struct `Which segments make up a log` {
         let after = SegmentChain(headers, incarnation: 2)
         #expect(Self.numbers(after) == [1, 4, 5] && after.superseded == [2])
     }
+
+    /// Found by the fuzzer, as a mark in a segment that nobody names.
+    @Test func `tells what may be missing of it from what never was a part`() {
+        let chain = SegmentChain(
+            [
+                Self.header(1, 1, after: 0), Self.header(4, 1, after: 3),
+                Self.header(9, 1, after: 4),
+            ],
+            incarnation: 1
+        )
+        #expect(Self.numbers(chain) == [1, 4, 9])
+        #expect([1, 3, 4, 9, 10].allSatisfy(chain.mayHave))
+        #expect(![2, 5, 8].contains(where: chain.mayHave))
+    }
 }
