@@ -41,12 +41,13 @@ extension TemporaryFolder {
 ///
 /// It prints to a file that it opens itself: a pipe could be inherited by what another test starts.
 func output(of command: [String]) throws -> [UInt8] {
-    var file = Array("\(TemporaryFolder.parent)/wordcount-output.XXXXXX".utf8CString)
-    let descriptor = mkstemp(&file)
-    try #require(descriptor >= 0, "mkstemp: \(FileError.latest)")
+    let folder = try TemporaryFolder("wordcount-output")
+    let file = "\(folder.path)/output"
+    let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    try #require(descriptor >= 0, "open: \(FileError.latest)")
     defer {
         close(descriptor)
-        unlink(file)
+        folder.remove()  // not before: the folder goes with its last use
     }
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
