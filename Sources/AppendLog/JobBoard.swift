@@ -111,7 +111,7 @@ final class JobBoard: @unchecked Sendable {
             let isOver = isEnded
             pthread_mutex_unlock(mutex)
             if isOver { return }
-            _ = runOne(role)
+            if role == .sync { syncAll() } else { _ = runOne(role) }
         }
     }
 
@@ -198,6 +198,26 @@ extension JobBoard {
 
     private func runOneSync() -> Bool {
         guard let job = withJobs({ $0.nextSync() }) else { return false }
+        _ = carryOut(job) { _ in nil }
+        return true
+    }
+
+    /// Syncs until there is nothing to sync.
+    ///
+    /// The next sync is taken in the same breath as the outcome of the last one is told: the disk has no
+    /// pause, and what was written meanwhile doesn't wait for the owner's next group.
+    private func syncAll() {
+        var job = withJobs { $0.nextSync() }
+        while let current = job {
+            job = carryOut(current) { isEnded ? nil : $0.nextSync() }
+        }
+    }
+
+    /// Carries out a sync, and gives back what `next` says once its outcome is told.
+    private func carryOut(
+        _ job: LogJobs.SyncJob,
+        next: (inout LogJobs) -> LogJobs.SyncJob?
+    ) -> LogJobs.SyncJob? {
         do throws(AppendLogError) {
             switch job {
             case .data(let handles, let syncsDirectory, _, _):
@@ -207,12 +227,17 @@ extension JobBoard {
                 try files.writeMeta(page, to: metaFile)
             }
             var complete: [LogFileHandle] = []
-            finish { complete = $0.synced(job) }
+            var following: LogJobs.SyncJob?
+            finish {
+                complete = $0.synced(job)
+                following = next(&$0)
+            }
             complete.forEach(files.close)
+            return following
         } catch {
             finish { $0.fail(error) }
+            return nil
         }
-        return true
     }
 
     private func runOnePreparation() -> Bool {
