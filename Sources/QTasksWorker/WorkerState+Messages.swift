@@ -27,7 +27,8 @@ extension WorkerState {
         case .retire: leave()
         case .error: note(.refusedByBroker(try ErrorMessage.read(from: &reader)))
         case .add, .get, .cancel, .requeue, .ping, .inspect, .compact, .added, .records, .changed,
-            .pong, .inspected, .compacted, .hello, .credit, .handBack, .goodbye, .results, .starterHello, .exit,
+            .pong, .inspected, .compacted, .hello, .credit, .handBack, .goodbye, .results,
+            .starterHello, .exit,
             .drain, .stop, .ready,
             .drained, .propose, .stopStorage, .opened, .snapshot, .verdicts, .storageFailed,
             .storageStopped, .globalConfigStarted, .configSet, .configGet, .configSnapshot,
