@@ -511,6 +511,8 @@ struct LogOpening {
         let old = chain.links.map(\.header).filter { $0.index <= cut.segment || tail == nil }
         var infos: [SegmentInfo] = []
         for info in old.map({ SegmentInfo($0) }) + assembler.begun { infos.append(next: info) }
+        // what the page says counts: the log is read by it
+        if !infos.isEmpty { infos[0].firstSequence = meta.firstSequence }
         return infos
     }
 
