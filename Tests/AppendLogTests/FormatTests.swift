@@ -216,6 +216,15 @@ struct `The order of a replay` {
         #expect(order.next == 6)
     }
 
+    @Test func `takes damage for durable up to the mark, or a place that a header may name`() {
+        let mark = RecordPosition(segment: 1, offset: 1104)
+        let place = RecordPosition(segment: 1, offset: 1027)
+        var order = ReplayOrder(durable: 1, mark: mark)
+        #expect(order.durableEnd(of: 100, at: place) == RecordPosition(segment: 1, offset: 1120))
+        #expect(order.record(1, isSound: true) == .deliver)
+        #expect(order.durableEnd(of: 100, at: place) == mark)
+    }
+
     @Test func `reports the durable part of what is missing at a tear`() {
         var order = ReplayOrder(durable: 2)
         #expect(order.record(1, isSound: true) == .deliver)
