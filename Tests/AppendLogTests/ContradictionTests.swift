@@ -219,7 +219,15 @@ private struct MadeUpStore {
             places.append(RecordPosition(segment: index, offset: UInt32(bytes.count)))
         }
         if oneIn(8) { bytes = Array(bytes.prefix(Int.random(in: 0...bytes.count, using: &chance))) }
+        // prepared, without a header, or with zeros ahead
+        if oneIn(20) { bytes = zeros(bytes.count) }
+        if oneIn(12) { bytes.replaceSubrange(0..<min(1024, bytes.count), with: zeros(1024)) }
+        if oneIn(6) { bytes += zeros(4 * Int.random(in: 1...40, using: &chance)) }
         disk.setContents(of: segmentPath(index), to: bytes)
+    }
+
+    private func zeros(_ count: Int) -> [UInt8] {
+        [UInt8](repeating: 0, count: count)
     }
 
     private mutating func addThing(to bytes: inout [UInt8], salt: UInt32) {
