@@ -7,6 +7,10 @@ public struct QueueConfig: Sendable, Equatable {
     /// Worker processes; `nil`: one for each core, and none for an executable without tasks.
     public var workers: Int?
 
+    /// A program that the Starter runs as each worker, by `/bin/sh -c 'exec ...'`, such as
+    /// `python3 worker.py`; `nil`: workers are this executable.
+    public var workerCommand: String?
+
     /// Tasks that one worker process runs at once.
     public var slots = 10
 
@@ -46,7 +50,7 @@ public struct QueueConfig: Sendable, Equatable {
 
     /// The settings with what the environment says laid over them.
     ///
-    /// Reads `QTASKS_WORKERS`, `QTASKS_SLOTS`, `QTASKS_GRACE` (seconds), `QTASKS_DURABILITY`,
+    /// Reads `QTASKS_WORKERS`, `QTASKS_WORKER_COMMAND`, `QTASKS_SLOTS`, `QTASKS_GRACE` (seconds), `QTASKS_DURABILITY`,
     /// `QTASKS_MAX_DELIVERIES`, `QTASKS_MAX_PAYLOAD` (bytes), `QTASKS_MAX_QUEUED`, `QTASKS_RETENTION`,
     /// `QTASKS_QUOTA`, `QTASKS_HISTORY`, `QTASKS_LOG_LEVEL` and `QTASKS_LISTEN`.
     ///
@@ -73,6 +77,7 @@ public struct QueueConfig: Sendable, Equatable {
     /// What can be set by name.
     public enum Setting: String, CaseIterable, Sendable {
         case workers
+        case workerCommand = "worker-command"
         case slots
         case grace
         case durability
@@ -95,6 +100,9 @@ public struct QueueConfig: Sendable, Equatable {
     public static let logLevels = [
         "trace", "debug", "info", "notice", "warning", "error", "critical",
     ]
+
+    /// The longest ``workerCommand``, in bytes: it travels in the environment with all the others.
+    public static let commandBytesMax = 16 << 10
 
     /// The least that ``quota`` may be for any payload: four segments of the log, 256 MiB.
     public static let quotaMin = 256 << 20
@@ -143,6 +151,16 @@ public struct QueueConfig: Sendable, Equatable {
         }
         switch setting {
         case .workers: workers = try number(0...1024)
+        case .workerCommand:
+            guard !text.isEmpty, text.utf8.count <= Self.commandBytesMax, !text.utf8.contains(0)
+            else {
+                throw Self.bad(
+                    origin,
+                    text,
+                    "a shell command of at most \(Self.commandBytesMax) bytes"
+                )
+            }
+            workerCommand = text
         case .slots: slots = try number(1...10_000)
         case .grace: grace = try Self.seconds(text, origin)
         case .durability:
@@ -190,6 +208,7 @@ public struct QueueConfig: Sendable, Equatable {
     public func text(of setting: Setting) -> String? {
         switch setting {
         case .workers: workers.map(String.init)
+        case .workerCommand: workerCommand
         case .slots: String(slots)
         case .grace: Self.text(seconds: grace)
         case .durability: durability.description

@@ -219,7 +219,7 @@ package final class StarterLoop {
         let role =
             switch child {
             case .broker: "broker"
-            case .worker: "worker"
+            case .worker: config.workerCommand == nil ? "worker" : WorkerLauncher.role
             }
         do {
             var settings = config.handedOver

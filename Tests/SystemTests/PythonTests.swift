@@ -111,13 +111,18 @@ extension Bed {
         return finished
     }
 
-    func startPython(_ lines: String) throws -> Program {
+    /// Where the modules lie.
+    static var examples: String {
         let here = "\(#filePath)"
-        let root = here.split(separator: "/").dropLast(3).joined(separator: "/")
+        return "/" + here.split(separator: "/").dropLast(3).joined(separator: "/")
+            + "/examples/python"
+    }
+
+    func startPython(_ lines: String) throws -> Program {
         let script = """
             import json, sys
             folder, home = sys.argv[1:]
-            sys.path.insert(0, \(JSONString.of("/\(root)/examples/python")))
+            sys.path.insert(0, \(JSONString.of(Self.examples)))
             from qtasks import Client, QTasksError, TaskFailed, Timeout
             client = Client(home)
 
@@ -127,7 +132,7 @@ extension Bed {
 }
 
 /// Text as a JSON string, which is a Python one too.
-private enum JSONString {
+enum JSONString {
     static func of(_ text: String) -> String {
         "\"" + text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
     }

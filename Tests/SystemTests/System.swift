@@ -95,6 +95,11 @@ extension Bed {
         workers: Int = 2,
         _ options: String...
     ) throws -> System {
+        try system(tool, workers: workers, options)
+    }
+
+    /// The same with a list of options.
+    func system(_ tool: Tool, workers: Int, _ options: [String]) throws -> System {
         let all = ["run", "--home", home, "--workers", "\(workers)"] + options
         let system = System(bed: self, program: try start(tool.path, all))
         try wait("the system to be ready") {

@@ -367,8 +367,8 @@ def read_records(data: memoryview) -> dict[bytes, tuple[int, dict[str, Any]]]:
     return records
 
 
-def endpoint_of(home: str | os.PathLike[str]) -> str:
-    """Where clients of the system in `home` connect.
+def endpoint_of(home: str | os.PathLike[str], socket: str = "clients") -> str:
+    """Where clients of the system in `home` connect, or whoever else `socket` is for.
 
     HOME/sockets/clients, or where that is too long for a Unix socket (unix(7)) a folder that
     HOME/sockets links to; before the system has run, the one that it will make.
@@ -377,7 +377,7 @@ def endpoint_of(home: str | os.PathLike[str]) -> str:
     sockets = os.path.join(path, "sockets")
     if len(os.fsencode(sockets)) + len("/config-updates") > SOCKET_PATH_BYTES:
         sockets = os.readlink(sockets) if os.path.islink(sockets) else folder_elsewhere(path)
-    return f"ipc://{sockets}/clients"
+    return f"ipc://{sockets}/{socket}"
 
 
 def folder_elsewhere(home: str) -> str:

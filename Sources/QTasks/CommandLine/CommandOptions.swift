@@ -21,8 +21,19 @@ struct HomeOptions: ParsableArguments {
 ///
 /// Each flag has an environment variable, such as QTASKS_SLOTS.
 struct ConfigOptions: ParsableArguments {
-    @Option(help: "Worker processes. (default: one a core; 0 without tasks)")
+    @Option(
+        help: "Worker processes. (default: one a core; 0 without tasks or --worker-command)"
+    )
     var workers: String?
+
+    @Option(
+        name: .customLong("worker-command"),
+        help: """
+            A program to run as each worker, in whatever language, by /bin/sh -c 'exec COMMAND'; it finds \
+            the system by QTASKS_HOME. (default: this executable)
+            """
+    )
+    var workerCommand: String?
 
     @Option(help: "Tasks that one worker runs at once. (default: 10)")
     var slots: String?
@@ -90,7 +101,8 @@ struct ConfigOptions: ParsableArguments {
     func config(of app: QueueTasks) throws(QTasksError) -> QueueConfig {
         var config = try app.config.merging()
         let flags: [(QueueConfig.Setting, String?)] = [
-            (.workers, workers), (.slots, slots), (.grace, grace), (.durability, durability),
+            (.workers, workers), (.workerCommand, workerCommand), (.slots, slots), (.grace, grace),
+            (.durability, durability),
             (.maxDeliveries, maxDeliveries), (.maxPayload, maxPayload), (.maxQueued, maxQueued),
             (.retention, retention.isEmpty ? nil : retention.joined(separator: ";")),
             (.quota, quota), (.history, history), (.listen, listen), (.logLevel, logLevel),

@@ -31,6 +31,9 @@ enum RoleMain {
             app.use(home: home.path)
             let registry = app.registry
             let executor = app.executor
+            if handover.role == WorkerLauncher.role {
+                return WorkerLauncher.run(home: home, config: config)
+            }
             let name = processName(handover.role)
             _ = clinux_set_name(name)
             guard handover.role == "worker" else {
@@ -156,9 +159,10 @@ private final class WorkerSettings: Sendable {
 }
 
 extension QueueConfig {
-    /// Worker processes: what was asked for, else one for each core where there are tasks to run.
+    /// Worker processes: what was asked for, else one for each core where there is something to run.
     func workerCount(hasTasks: Bool) -> Int {
         if let workers { return workers }
-        return hasTasks ? max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) : 0
+        guard hasTasks || workerCommand != nil else { return 0 }
+        return max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
     }
 }

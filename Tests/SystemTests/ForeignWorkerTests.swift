@@ -1,0 +1,130 @@
+// Part of QTasks. License: see LICENSE.
+
+import Glibc
+import QTasksProcess
+import Testing
+
+extension `A running system` {
+    /// Promises P2 and P4, for workers that the Starter starts and that aren't Swift's.
+    @MainActor
+    @Suite(.serialized, .timeLimit(.minutes(1)))
+    struct `Its foreign workers` {
+        @Test
+        func `execute tasks, one at a time each, and hand in what was raised`() async throws {
+            try await Bed.use { bed in
+                let system = try bed.foreignSystem(workers: 2)
+                let ends = try (0..<20).map { try bed.add("echo", "\"\($0)\"") }
+                    .map { try bed.finalRecord($0) }
+                #expect(ends.map { $0["result"].text } == (0..<20).map { "\($0)" })
+                let failed = try bed.finalRecord(try bed.add("fail"))
+                #expect(failed["status"].text == "error")
+                #expect(failed["error"]["type"].text == "ValueError")
+                #expect(failed["error"]["message"].text == "no luck")
+                let slow = try bed.python(
+                    """
+                    task = client.add_task("hold", "x", time_limit=0.2)
+                    print(json.dumps(task.record(timeout=10)))
+                    """
+                ).json
+                #expect(slow["error"]["type"].text == "TimeLimit")
+                // children of the Starter, as all that it has to bury
+                for worker in try system.members() where worker.role == "worker" {
+                    #expect(ProcFile.parent(of: worker.pid) == system.program.pid)
+                }
+            }
+        }
+
+        @Test
+        func `that are killed leave their task to another, and are replaced (P4)`() async throws {
+            try await Bed.use { bed in
+                let system = try bed.foreignSystem(workers: 2)
+                let id = try bed.add("hold", "\"kept\"")
+                try bed.waitForEvents("hold")
+                let first = try #require(bed.executions("hold").first)
+                kill(first.worker, SIGKILL)
+                try bed.waitForEvents("hold", count: 2)
+                let second = try #require(bed.executions("hold").last)
+                #expect(second.task == first.task)
+                #expect(second.worker != first.worker)
+                bed.openGate()
+                let record = try bed.finalRecord(id)
+                #expect(record["status"].text == "success")
+                #expect(record["attempt"].integer == 2)
+                #expect(record["deaths"].integer == 1, "it ran alone")
+                try system.waitForLog(["broker[", "event=\"worker joined\""], count: 3)
+            }
+        }
+
+        @Test
+        func `end with the Starter, however it ends, and finish what runs where it is stopped`()
+            async throws
+        {
+            try await Bed.use { bed in
+                let system = try bed.foreignSystem(workers: 1)
+                let id = try bed.add("hold", "\"kept\"")
+                try bed.waitForEvents("hold")
+                kill(system.program.pid, SIGTERM)
+                try system.waitForLog(["broker[", "event=draining"])
+                bed.openGate()
+                #expect(try system.end(within: 5).code == 0)
+                let worker = try #require(bed.executions("hold").first).worker
+                #expect(ProcessIdentity.of(pid: worker) == nil)
+
+                let next = try bed.foreignSystem(workers: 1)
+                #expect(try bed.record(id)["result"].text == "kept")
+                let processes = try next.members().map { try $0.identity }
+                kill(next.program.pid, SIGKILL)
+                try bed.waitForEnd(of: processes, within: 1)
+            }
+        }
+    }
+}
+
+extension Bed {
+    /// A system of `qtasks`, which has no tasks, with workers in Python: `echo`, `fail` and `hold` as
+    /// TestTasks has them.
+    func foreignSystem(workers: Int, _ options: String...) throws -> System {
+        let script = folder + "/foreign.py"
+        try ProcFile.write(Self.foreignTasks, to: script)
+        return try system(
+            .qtasks,
+            workers: workers,
+            options + ["--worker-command", "/usr/bin/python3 '\(script)'"]
+        )
+    }
+
+    private static let foreignTasks = """
+        import os, sys
+        sys.path.insert(0, \(JSONString.of(examples)))
+        from worker import Worker
+
+        worker = Worker()
+
+        def report(what):
+            with open(os.environ["TESTTASKS_EVENTS"], "w") as events:
+                events.write(f"{what} - 0 {os.getpid()}\\n")
+
+        @worker.task("echo")
+        def echo(text):
+            report("echo")
+            return text
+
+        @worker.task("fail")
+        def fail(_):
+            raise ValueError("no luck")
+
+        @worker.task("hold")
+        def hold(text):
+            report("hold")
+            with open(os.environ["TESTTASKS_GATE"], "rb", buffering=0) as gate:
+                gate.read(1)
+            return text
+
+        @worker.task("complain")
+        def complain(text):
+            print(text, file=sys.stderr)
+            return None
+
+        worker.run()
+        """
+}
