@@ -18,7 +18,11 @@ package enum BrokerRole {
         let logger = RoleLogging.bootstrap(component: "broker", level: config.logLevel)
         do {
             // held to the end: a second Broker would take the sockets' paths over (H11)
-            let lock = try LockFile.acquire(at: home.brokerLockPath, runID: handover.runID)
+            let lock = try LockFile.acquire(
+                at: home.brokerLockPath,
+                runID: handover.runID,
+                isHomeOurs: true
+            )
             defer { extendLifetime(lock) }
             let settings = BrokerState.Settings(
                 config: config,
@@ -33,6 +37,15 @@ package enum BrokerRole {
                 logger: logger
             )
             return try loop.run()
+        } catch ProcessError.homeInUse(let path, let pid) {
+            logger.error(
+                "the Broker of an earlier run has not ended yet",
+                metadata: [
+                    "event": "failed", "lock": "\(path)",
+                    "holder": "\(pid.map(String.init) ?? "?")",
+                ]
+            )
+            return 75  // EX_TEMPFAIL: it is tried again
         } catch let error as ProcessError {
             logger.critical(
                 "the Broker can't start",

@@ -28,10 +28,15 @@ package struct LockFile: ~Copyable {
     /// A holder of the same run is a predecessor that hasn't quite ended: it is waited for, then
     /// killed, then waited for again. A holder of another run is left alone.
     ///
+    /// Where the home's own lock is held by this run already, whoever of another run still holds a lock
+    /// below it is on its way out, killed with its Starter, and no more than a slow `fdatasync(2)`
+    /// away from its end: `isHomeOurs` has it waited for, too.
+    ///
     /// - Parameters:
     ///   - path: In a directory that exists.
     ///   - runID: The same in all processes of one system from its start to its stop; one line.
     ///   - patienceMilliseconds: The length of each of the two waits.
+    ///   - isHomeOurs: This run holds the home's own lock.
     /// - Returns: The lock, held by this process alone.
     /// - Throws: ``ProcessError/homeInUse(path:pid:)`` where another run holds it, or where a
     ///   holder of this run can't be killed; the error of `open(2)`, such as `EACCES`, or of
@@ -39,13 +44,14 @@ package struct LockFile: ~Copyable {
     package static func acquire(
         at path: String,
         runID: String,
-        patienceMilliseconds: Int32 = defaultPatienceMilliseconds
+        patienceMilliseconds: Int32 = defaultPatienceMilliseconds,
+        isHomeOurs: Bool = false
     ) throws(ProcessError) -> LockFile {
         precondition(!runID.contains("\n"), "a run ID is one line")
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw .last("open", path) }
         if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-            try succeed(descriptor, path, runID, patienceMilliseconds)
+            try succeed(descriptor, path, runID, patienceMilliseconds, isHomeOurs)
         }
         let lock = LockFile(descriptor: descriptor)
         try lock.tell(LockHolder(runID: runID, process: .current), path)
@@ -77,9 +83,12 @@ package struct LockFile: ~Copyable {
         _ descriptor: Int32,
         _ path: String,
         _ runID: String,
-        _ patience: Int32
+        _ patience: Int32,
+        _ isHomeOurs: Bool
     ) throws(ProcessError) {
-        if let holder = holder(of: descriptor), holder.runID != runID, holder.process.isAlive {
+        if !isHomeOurs, let holder = holder(of: descriptor), holder.runID != runID,
+            holder.process.isAlive
+        {
             close(descriptor)
             throw .homeInUse(path: path, pid: holder.process.pid)
         }

@@ -31,7 +31,11 @@ package enum StorageRole {
         let logger = RoleLogging.bootstrap(component: "storage", level: config.logLevel)
         do {
             // held to the end: a second Storage would take the sockets' paths over (H11)
-            let lock = try LockFile.acquire(at: home.path + "/storage.lock", runID: handover.runID)
+            let lock = try LockFile.acquire(
+                at: home.path + "/storage.lock",
+                runID: handover.runID,
+                isHomeOurs: true
+            )
             defer { extendLifetime(lock) }
             let loop = try StorageLoop(
                 home: home,
@@ -60,6 +64,8 @@ package enum StorageRole {
                 ExitReport.codeOfPermanentFailure
             case .system, .corrupt, .outOfSpace, .payloadTooLarge, .locked: codeOfDiskFailure
             }
+        // one of an earlier run that has not ended yet (EX_TEMPFAIL)
+        case ProcessError.homeInUse: 75
         case is ProcessError: ExitReport.codeOfPermanentFailure
         default: 70  // EX_SOFTWARE
         }

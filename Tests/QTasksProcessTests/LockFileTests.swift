@@ -91,6 +91,27 @@ import Testing
         #expect(asking.error == nil)
     }
 
+    @Test func `is left to a holder of an earlier run, whose home is ours by now`() throws {
+        let waiter = "-> FLOCK .*:$(stat -c %i '\(path)') "
+        let child = try startHolder(
+            of: "the killed one",
+            until: "until grep -q -e \"\(waiter)\" /proc/locks; do :; done; exit 5"
+        )
+        defer { child.killGroup() }
+        let path = path
+        let asking = try waiting {
+            _ = try LockFile.acquire(
+                at: path,
+                runID: "aa",
+                patienceMilliseconds: patienceMilliseconds,
+                isHomeOurs: true
+            )
+        }
+        #expect(waitForEnd(child)?.cause == .exited(code: 5), "not killed")
+        #expect(asking.hasEndedInTime)
+        #expect(asking.error == nil)
+    }
+
     @Test func `is got by killing a holder of the same run that hangs`() throws {
         let child = try startHolder(of: "aa")
         let lock = try LockFile.acquire(at: path, runID: "aa", patienceMilliseconds: 1000)
