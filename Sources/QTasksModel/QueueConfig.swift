@@ -40,6 +40,9 @@ public struct QueueConfig: Sendable, Equatable {
     /// How far back the log keeps what happened.
     public var history: HistoryWindow = .standard
 
+    /// What each worker process may use, and when it is replaced.
+    public var workerRules = WorkerRules()
+
     /// Least weight of what is logged: `trace`, `debug`, `info`, `notice`, `warning`, `error`, `critical`.
     public var logLevel = "info"
 
@@ -52,7 +55,8 @@ public struct QueueConfig: Sendable, Equatable {
     ///
     /// Reads `QTASKS_WORKERS`, `QTASKS_WORKER_COMMAND`, `QTASKS_SLOTS`, `QTASKS_GRACE` (seconds), `QTASKS_DURABILITY`,
     /// `QTASKS_MAX_DELIVERIES`, `QTASKS_MAX_PAYLOAD` (bytes), `QTASKS_MAX_QUEUED`, `QTASKS_RETENTION`,
-    /// `QTASKS_QUOTA`, `QTASKS_HISTORY`, `QTASKS_LOG_LEVEL` and `QTASKS_LISTEN`.
+    /// `QTASKS_QUOTA`, `QTASKS_HISTORY`, `QTASKS_RECYCLE_TASKS`, `QTASKS_RECYCLE_RSS`, `QTASKS_LIMIT_AS`,
+    /// `QTASKS_LIMIT_CPU`, `QTASKS_LIMIT_NOFILE`, `QTASKS_NICE`, `QTASKS_LOG_LEVEL` and `QTASKS_LISTEN`.
     ///
     /// - Parameter lookUp: Gives a variable's value; this process's environment unless told otherwise.
     /// - Returns: The merged settings.
@@ -87,6 +91,12 @@ public struct QueueConfig: Sendable, Equatable {
         case retention
         case quota
         case history
+        case recycleTasks = "recycle-tasks"
+        case recycleRSS = "recycle-rss"
+        case limitAddressSpace = "limit-as"
+        case limitCPU = "limit-cpu"
+        case limitOpenFiles = "limit-nofile"
+        case nice
         case logLevel = "log-level"
         case listen
 
@@ -186,6 +196,12 @@ public struct QueueConfig: Sendable, Equatable {
                 throw Self.bad(origin, text, "AGE,BYTES such as '24h,1GiB', or '0' for none")
             }
             history = window
+        case .recycleTasks, .recycleRSS, .limitAddressSpace, .limitCPU, .limitOpenFiles, .nice:
+            do throws(WorkerRules.Refusal) {
+                try workerRules.set(setting, to: text)
+            } catch {
+                throw Self.bad(origin, text, error.allowed)
+            }
         case .logLevel:
             guard Self.logLevels.contains(text) else {
                 throw Self.bad(origin, text, "one of \(Self.logLevels.joined(separator: ", "))")
@@ -218,6 +234,8 @@ public struct QueueConfig: Sendable, Equatable {
         case .retention: retention.description
         case .quota: quota.map { BytesText.text(UInt64(clamping: $0)) }
         case .history: history.description
+        case .recycleTasks, .recycleRSS, .limitAddressSpace, .limitCPU, .limitOpenFiles, .nice:
+            workerRules.text(of: setting)
         case .logLevel: logLevel
         case .listen: listen
         }

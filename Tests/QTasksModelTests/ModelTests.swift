@@ -140,6 +140,9 @@ struct `Settings` {
         ("QTASKS_RETENTION", "99999d"), ("QTASKS_QUOTA", "255MiB"), ("QTASKS_QUOTA", "10 GiB"),
         ("QTASKS_QUOTA", "99999999TiB"), ("QTASKS_HISTORY", "24h"), ("QTASKS_HISTORY", "0s,1GiB"),
         ("QTASKS_HISTORY", "1GiB,24h"),
+        ("QTASKS_RECYCLE_TASKS", "0"), ("QTASKS_RECYCLE_RSS", "1023"), ("QTASKS_LIMIT_AS", "1MiB"),
+        ("QTASKS_LIMIT_CPU", "soon"), ("QTASKS_LIMIT_NOFILE", "3"), ("QTASKS_NICE", "20"),
+        ("QTASKS_WORKER_COMMAND", ""),
         ("QTASKS_GRACE", "-1"), ("QTASKS_LOG_LEVEL", "loud"),
         ("QTASKS_LISTEN", "tcp://0.0.0.0:5570"),
         ("QTASKS_LISTEN", "tcp://192.168.1.1:5570"), ("QTASKS_LISTEN", "tcp://127.0.0.1"),
@@ -163,6 +166,13 @@ struct `Settings` {
         config.retention.byName["d"] = Retention(seconds: 600, failureSeconds: 86_400)
         config.quota = 300_000_001
         config.history = .none
+        config.workerCommand = "python3 'a b.py'"
+        config.workerRules.recycleTasks = 100
+        config.workerRules.recycleRSS = 300 << 20
+        config.workerRules.addressSpace = 1 << 30
+        config.workerRules.cpuSeconds = 60
+        config.workerRules.openFiles = 64
+        config.workerRules.niceness = 19
         var copy = QueueConfig()
         for setting in QueueConfig.Setting.allCases {
             if let text = config.text(of: setting) { try copy.set(setting, to: text, saying: "x") }
