@@ -179,7 +179,7 @@ let package = Package(
         ),
         .testTarget(
             name: "QTasksStarterTests",
-            dependencies: ["QTasksProcess", "QTasksStarter"],
+            dependencies: ["QTasksProcess", "QTasksStarter", "QTasksWire"],
             swiftSettings: strict
         ),
         .testTarget(

@@ -222,6 +222,15 @@ extension QueueTasks {
         try await connectedBroker().compactLog(timeout: timeout)
     }
 
+    /// Has every worker of the running system replaced by a new one of the program that is at its
+    /// executable's path now, one by one and without a gap; returns when that is over.
+    ///
+    /// - Throws: ``QTasksError``, ``QTasksError/Code/badConfiguration`` where a new worker didn't come
+    ///   up: those that are left then work on; `CancellationError`.
+    public func restartWorkers(timeout: Duration? = nil) async throws {
+        try await connectedBroker().restartWorkers(timeout: timeout)
+    }
+
     /// The state of the system as JSON; topics are `app`, `tasks`, `workers` and `queues`.
     ///
     /// - Throws: ``QTasksError``; `CancellationError`.

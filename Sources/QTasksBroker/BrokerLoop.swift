@@ -181,7 +181,7 @@ package final class BrokerLoop {
         guard bytes.count >= MessageHeader.byteCount, let command = Command(rawValue: bytes[3])
         else { return false }
         switch command {
-        case .hello, .starterHello, .exit, .drain, .stop: return true
+        case .hello, .starterHello, .exit, .drain, .stop, .retire, .roll, .idle: return true
         default: return false
         }
     }
@@ -241,9 +241,16 @@ package final class BrokerLoop {
             if let message { try send(message, to: reply.session) }
         }
         for deed in outbox.deeds { carryOut(deed) }
+        for (worker, pid) in outbox.toWeigh {
+            if let bytes = ResidentMemory.bytes(of: pid) {
+                state.weighed(worker, residentBytes: bytes)
+            }
+        }
         // a worker that was found dead has leases to give back, and a record that wasn't where it was
         // said to be is asked for: no other turn may come to do it
-        if !outbox.deeds.isEmpty || !outbox.placed.isEmpty { try carryOut(state.flush()) }
+        if !outbox.deeds.isEmpty || !outbox.placed.isEmpty || !outbox.toWeigh.isEmpty {
+            try carryOut(state.flush())
+        }
     }
 
     private func send(_ message: [UInt8], to session: Session) throws {

@@ -41,6 +41,8 @@ package struct BrokerOutbox {
     package var placed: [PlacedReply] = []
     package var toWorkers: [(session: Session, message: [UInt8])] = []
     package var deeds: [Deed] = []
+    /// Pids of workers whose memory is to be looked at (``BrokerState/weighed(_:residentBytes:)``).
+    package var toWeigh: [WorkerID: Int32] = [:]
     package var notices: [Notice] = []
     package var arrows: [Arrow] = []
 

@@ -82,6 +82,8 @@ extension BrokerState {
         case .compact: compact(number: header.number, session: session)
         case .cancel: try change(.cancel, header.number, &reader, session)
         case .requeue: try change(.requeue, header.number, &reader, session)
+        case .restart:
+            restart(try reader.u8("flags"), number: header.number, session: session)
         default:
             refuse(
                 session,

@@ -61,12 +61,14 @@ extension BrokerState {
         for number in roster.all where !roster[number].leases.isEmpty {
             roster[number].wasKilledByUs = true
             outbox.deeds.append(.kill(roster[number].id))
+            tellStarter(.killed, of: number)
         }
     }
 
     private mutating func turnWaitersAway() {
         refuseCompactions(Refusal(.stopping, "the system was stopped before it was over"))
         refuseChanges(Refusal(.stopping, "the system was stopped before it was done"))
+        rolled("the system is being stopped")
         for wait in clients.takeAllWaits() {
             clients.answer(
                 wait,

@@ -412,6 +412,7 @@ extension BrokerState {
         // what was not taken ended nothing: the lease's own end has, or will have, its own word
         guard verdict == .committed else { return }
         let entry = end(holding.lease)
+        if let entry { considerRecycling(entry.worker) }
         if let entry, status == .scheduled {
             schedule(entry.task, due: due, isSuspect: entry.isSuspect, in: entry.lane)
         }

@@ -1,6 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 //
-// Sessions, credit and deaths of workers (recovery.md, chapter 4), and the Starter's connection.
+// Sessions, credit and deaths of workers (recovery.md, chapter 4).
 
 package import QTasksModel
 import QTasksWire
@@ -85,8 +85,8 @@ extension BrokerState {
             }
         case .goodbye:
             guard let worker = roster.number(of: session) else { return }
-            roster[worker].isLeaving = true
-        case .starterHello, .exit, .drain, .stop:
+            saidGoodbye(worker)
+        case .starterHello, .exit, .drain, .stop, .retire, .roll, .idle:
             guard peer == .local(pid: settings.parentPid) else {
                 notice(
                     "refused",
@@ -96,7 +96,7 @@ extension BrokerState {
                 )
                 return
             }
-            try starterMessage(header.command, &reader, session)
+            try starterMessage(header, &reader, session)
         default:
             throw WireError.invalid(field: "command")
         }
@@ -147,6 +147,7 @@ extension BrokerState {
         propose(.worker(id: hello.worker, process: hello.process))
         if hello.readsStore || wasReader { propose(.reader(id: hello.worker, hello.readsStore)) }
         reconcile(worker, hello, session)
+        tellStarter(.joined, of: worker)
         notice(
             "worker joined",
             "a worker is ready",
@@ -241,13 +242,18 @@ extension BrokerState {
     package mutating func workerDied(_ id: WorkerID, wasSeen: Bool) {
         guard let number = roster.number(of: id) else { return }
         let entry = roster[number]
-        deaths += 1
+        // one that left in order has lost nothing
+        if !entry.isLeaving || !entry.leases.isEmpty { deaths += 1 }
         // whatever its tasks left running must not write beside the next attempt (H16)
         outbox.deeds.append(.kill(id))
         outbox.deeds.append(.forget(id))
         let isShared = entry.leases.count > 1
-        let isToBlame = wasSeen && !entry.wasKilledByUs
-        let cause: ReleaseCause = entry.wasKilledByUs ? .drain : wasSeen ? .death : .goneBefore
+        // one that never spoke to this Broker was on its way out with an earlier run's Starter, for all
+        // that is known; and one that was leaving ended because it was asked to
+        let isSeen = wasSeen && entry.sessionNumber > 0
+        let isOurs = entry.wasKilledByUs || entry.isLeaving
+        let isToBlame = isSeen && !isOurs
+        let cause: ReleaseCause = isOurs ? .drain : isSeen ? .death : .goneBefore
         for lane in entry.lanes { lanes.addWorkers(-1, to: lane) }
         if suspectHolder == number { suspectHolder = nil }
         parcels[number] = nil
@@ -270,37 +276,5 @@ extension BrokerState {
             isWarning: !stopping.isUnderWay && !entry.isLeaving
         )
         checkDrained()
-    }
-
-    // MARK: The Starter
-
-    private mutating func starterMessage(
-        _ command: Command,
-        _ reader: inout WireReader,
-        _ session: Session
-    ) throws {
-        switch command {
-        case .starterHello:
-            starter = session
-            tellStarter()
-        case .exit:
-            let exit = try ExitMessage(from: &reader)
-            notice(
-                "worker reaped",
-                exit.wasSignal ? "killed by signal \(exit.code)" : "exit code \(exit.code)",
-                [("pid", "\(exit.pid)"), ("maxResidentBytes", "\(exit.maxResidentBytes)")]
-            )
-        case .drain:
-            let milliseconds = try reader.integer("grace", as: UInt64.self)
-            drain(graceMilliseconds: milliseconds)
-        case .stop: stopStorage()
-        default: break
-        }
-    }
-
-    /// Tells the Starter that the system serves.
-    mutating func tellStarter() {
-        guard let starter, storage.isUp else { return }
-        outbox.toWorkers.append((starter, WireWriter(.ready).bytes))
     }
 }

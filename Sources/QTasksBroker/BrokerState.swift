@@ -66,6 +66,7 @@ package struct BrokerState {
     var revoked: [Roster.Number: [Lease]] = [:]
     var suspectHolder: Roster.Number?
     var starter: Session?
+    var starterView = StarterView()
     var deaths: UInt64 = 0
 
     // Clients.
@@ -85,6 +86,7 @@ package struct BrokerState {
     /// Hands out what this turn wants done, packed.
     package mutating func flush() -> BrokerOutbox {
         dispatchWaiting()
+        endIfIdle()
         for (number, parcel) in parcels {
             guard let session = roster.entries[number]?.session else { continue }
             outbox.toWorkers.append((session, parcel.encoded()))

@@ -464,3 +464,11 @@ extension ClientTable {
         free.append(number)
     }
 }
+
+extension ClientTable {
+    /// No client waits for an answer or for the end of a task.
+    var isOwedNothing: Bool {
+        adds.isEmpty && changes.isEmpty && waits.isEmpty && reads.isEmpty && inOrder.isEmpty
+            && outOfOrder.isEmpty
+    }
+}

@@ -52,6 +52,12 @@ struct WorkerEntry {
     /// After so many it is sent the bytes: what it takes for the store is none, or another.
     static let unreadableMax = 8
 
+    /// Attempts that it has ended, counted where workers are recycled.
+    var ended = 0
+
+    /// It was asked to make room for a new one.
+    var isRetired = false
+
     /// It said goodbye: nothing more is sent.
     var isLeaving = false
 

@@ -18,6 +18,8 @@ package enum ClientRequest: Sendable {
     /// Answered once it is over.
     case compact
     case change(ChangeMessage)
+    /// New workers in place of all, one by one; answered once it is over.
+    case restart
 }
 
 /// The answer to a ``ClientRequest``.
@@ -32,6 +34,8 @@ package enum ClientReply: Sendable {
     case compacted(Compacted)
     /// One for each task, in any order.
     case changed([ChangeReceipt])
+    /// Why it ended before all were replaced; empty: they were.
+    case restarted(failure: String)
 }
 
 /// What became of one task that was asked for or waited for.

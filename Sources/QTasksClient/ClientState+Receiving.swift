@@ -41,6 +41,7 @@ extension ClientState {
             while !reader.isAtEnd { receipts.append(try ChangeReceipt(from: &reader)) }
             answer(header.number, .changed(receipts))
         case .compacted: answer(header.number, .compacted(try Compacted(from: &reader)))
+        case .restart: answer(header.number, .restarted(failure: try reader.text("failure")))
         case .error:
             refused(header.number, try ErrorMessage.read(from: &reader), now: now)
         default: throw .invalid(field: "command")

@@ -53,7 +53,9 @@ package final class ChildProcess {
         stdout: Int32 = -1,
         stderr: Int32 = -1
     ) throws(ProcessError) -> ChildProcess {
-        let ownName = executable == ownExecutable ? CommandLine.arguments.first : nil
+        // by a name in /proc a program is our own, in this build or a later one
+        let isOwn = executable.hasPrefix("/proc/")
+        let ownName = isOwn ? CommandLine.arguments.first : nil
         let argumentVector = CStringVector([ownName ?? executable] + arguments)
         let variables = CStringVector(environment: environment, removing: removed)
         var pid: pid_t = 0

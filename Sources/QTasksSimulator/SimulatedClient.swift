@@ -71,7 +71,8 @@ final class SimulatedClient: SimulatedProcess {
                 return world.checker.fail("\(reports.count) reports of \(ids.count) tasks")
             }
             for (id, report) in zip(ids, reports) { world.checker.clientHeard(of: id, report) }
-        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed):
+        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed),
+            .success(.restarted):
             break
         // Storage was killed twice before it had opened: nobody compacts then
         case .failure(let error) where ids.isEmpty && error.code == .storageUnavailable: break

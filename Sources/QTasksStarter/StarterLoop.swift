@@ -25,6 +25,14 @@ package final class StarterLoop {
     private var state: StarterState
     private var children: [StarterState.Child: ChildProcess] = [:]
     private var identities: [StarterState.Child: ProcessIdentity] = [:]
+    /// Also of those that were buried, until their successors have started.
+    private var pids: [StarterState.Child: Int32] = [:]
+    private var tails: [StarterState.Child: UInt64] = [:]
+    private var exits = ExitOutbox()
+    private let stderr: StderrTails?
+    private let program = WorkerProgram()
+    /// With a terminal it means that the terminal is gone.
+    private let hangUpRolls = isatty(STDIN_FILENO) == 0
     private var tokens: [UInt64: StarterState.Child] = [:]
     private var nextToken: UInt64 = 1
     private let signals: SignalDescriptor
@@ -42,6 +50,7 @@ package final class StarterLoop {
     ///   - config: What the children are started with.
     ///   - workers: How many worker processes to keep.
     ///   - runID: The same in all processes of this system.
+    ///   - endsWhenIdle: It stops by itself once nothing is left to do.
     ///   - logger: Where lines go.
     ///   - onReady: Called once, on the loop's thread, when the system serves.
     /// - Throws: `ProcessError` or `ZeroMQError` where the process has no descriptor left.
@@ -50,6 +59,7 @@ package final class StarterLoop {
         config: QueueConfig,
         workers: Int,
         runID: String,
+        endsWhenIdle: Bool,
         logger: Logger,
         onReady: (@Sendable () -> Void)? = nil
     ) throws {
@@ -60,7 +70,12 @@ package final class StarterLoop {
         self.onReady = onReady
         let grace = config.grace.components
         let milliseconds = grace.seconds * 1000 + grace.attoseconds / 1_000_000_000_000_000
-        state = StarterState(workers: workers, graceMilliseconds: UInt64(milliseconds))
+        state = StarterState(
+            workers: workers,
+            graceMilliseconds: UInt64(milliseconds),
+            endsWhenIdle: endsWhenIdle
+        )
+        stderr = workers > 0 ? try StderrTails() : nil
         signals = try SignalDescriptor([SIGTERM, SIGINT, SIGHUP, SIGCHLD])
         context = try Context()
         broker = try Socket(.dealer, in: context, options: .dealer)
@@ -87,6 +102,7 @@ package final class StarterLoop {
             try turn()
             carryOut()
         }
+        stderr?.flush(withinMilliseconds: 1000)
         return exitCode ?? 0
     }
 
@@ -111,6 +127,8 @@ package final class StarterLoop {
         while let signal = signals.next() {
             if signal == SIGCHLD {
                 reapStrangers()
+            } else if signal == SIGHUP, hangUpRolls {
+                roll()
             } else {
                 logger.info(
                     "asked to stop",
@@ -118,6 +136,17 @@ package final class StarterLoop {
                 )
                 state.stopRequested(now: MonotonicClock.nowNanoseconds())
             }
+        }
+    }
+
+    /// Replaces the workers by those of the program that has our path now.
+    private func roll() {
+        guard !state.isRolling else { return }
+        do throws(ProcessError) {
+            try program.renew()
+            state.rollRequested(now: MonotonicClock.nowNanoseconds())
+        } catch {
+            carryOut(.tellRolled(failure: "\(error)"))
         }
     }
 
@@ -141,6 +170,7 @@ package final class StarterLoop {
             metadata: ["event": "reaped", "child": "\(child)", "cause": "\(report)"]
         )
         state.ended(child, report, now: MonotonicClock.nowNanoseconds())
+        if !state.isComing(child) { pids[child] = nil }
         reapStrangers()
     }
 
@@ -152,7 +182,8 @@ package final class StarterLoop {
             code: 0,
             maxResidentBytes: report.maxResidentBytes,
             userMicroseconds: report.userMicroseconds,
-            systemMicroseconds: report.systemMicroseconds
+            systemMicroseconds: report.systemMicroseconds,
+            errorTail: tails.removeValue(forKey: child).flatMap { stderr?.collect($0) } ?? []
         )
         switch report.cause {
         case .exited(let code): message.code = code
@@ -160,24 +191,47 @@ package final class StarterLoop {
             message.wasSignal = true
             message.code = number
         }
-        send(message.encoded())
+        send(exits.add(message))
     }
 
     private func receive() throws {
         while try broker.receive(into: &frames) {
-            let command = frames.withBytes(at: 0) { bytes -> Command? in
-                var reader = WireReader(bytes)
-                return try? MessageHeader.read(from: &reader).command
-            }
-            switch command {
-            case .welcome:
-                state.brokerConnected()
-                send(WireWriter(.starterHello).bytes)
-            case .ready: state.ready()
-            case .drained: state.drained()
-            default: break
-            }
+            // the Broker is of this build: what can't be read is no message of its
+            frames.withBytes(at: 0) { try? receive($0) }
         }
+    }
+
+    private func receive(_ bytes: UnsafeRawBufferPointer) throws {
+        var reader = WireReader(bytes)
+        let header = try MessageHeader.read(from: &reader)
+        let now = MonotonicClock.nowNanoseconds()
+        switch header.command {
+        case .welcome:
+            send(WireWriter(.starterHello).bytes)
+            for message in exits.messages { send(message) }
+            state.brokerConnected()
+        case .ready: state.ready()
+        case .drained: state.drained()
+        case .idle: state.idle(now: now)
+        case .exit: exits.taken(header.number)
+        case .roll: roll()
+        case .joined:
+            if let child = child(of: try WorkerNews.read(from: &reader)) {
+                state.joined(child, now: now)
+            }
+        case .killed:
+            if let child = child(of: try WorkerNews.read(from: &reader)) {
+                state.endsInOrder(child, now: now)
+            }
+        default: break
+        }
+    }
+
+    /// The child that a worker is, or that has started it in its group.
+    private func child(of pid: Int32) -> StarterState.Child? {
+        if let child = pids.first(where: { $0.value == pid })?.key { return child }
+        let group = getpgid(pid)
+        return pids.first { $0.value == group }?.key
     }
 
     // MARK: Deeds
@@ -196,6 +250,14 @@ package final class StarterLoop {
         case .start(let child): start(child)
         case .terminate(let child): children[child]?.kill(SIGTERM)
         case .kill(let child): children[child]?.killGroup(SIGKILL)
+        case .retire(let child):
+            guard let process = children[child] else { return }
+            send(WorkerNews.encoded(.retire, pid: process.pid))
+            process.kill(SIGTERM)
+        case .tellRolled(let failure):
+            if !failure.isEmpty { program.goBack() }
+            send(RestartMessage.answer(.roll, number: 0, failure: failure))
+        case .tellEndWhenIdle: send(WireWriter(.idle).bytes)
         case .tellDrain(let grace):
             var message = WireWriter(.drain)
             message.integer(grace)
@@ -230,18 +292,36 @@ package final class StarterLoop {
                 runID: runID,
                 settings: settings
             )
-            let process = try ChildProcess.spawn(
-                arguments: [role, "--home", home.path],
-                environment: handover.environment
-            )
+            let process = try spawn(child, role, handover)
             try poll.watch(descriptor: process.pidfd, token: nextToken)
             tokens[nextToken] = child
             nextToken += 1
             children[child] = process
             identities[child] = ProcessIdentity.of(pid: process.pid)
+            pids[child] = process.pid
         } catch {
             state.failedToStart(child, "\(error)", now: MonotonicClock.nowNanoseconds())
         }
+    }
+
+    private func spawn(
+        _ child: StarterState.Child,
+        _ role: String,
+        _ handover: RoleHandover
+    ) throws(ProcessError) -> ChildProcess {
+        let arguments = [role, "--home", home.path]
+        guard case .worker = child else {
+            return try .spawn(arguments: arguments, environment: handover.environment)
+        }
+        let pipe = stderr?.open()
+        defer { if let pipe { close(pipe.writeEnd) } }
+        tails[child] = pipe?.token
+        return try .spawn(
+            executable: program.executable,
+            arguments: arguments,
+            environment: handover.environment,
+            stderr: pipe?.writeEnd ?? -1
+        )
     }
 
     private func send(_ message: [UInt8]) {

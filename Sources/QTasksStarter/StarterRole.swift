@@ -16,12 +16,14 @@ package enum StarterRole {
     ///   - home: Where the system lives; made where there is none.
     ///   - config: How it is set up.
     ///   - workers: Worker processes where the settings don't say.
+    ///   - endsWhenIdle: It stops by itself once nothing is queued, scheduled or running.
     ///   - onReady: Called once, when the system serves.
     /// - Returns: The exit code: 0 after a stop, 75 where the home is in use, 78 where it would fail again.
     package static func run(
         home: HomeDirectory,
         config: QueueConfig,
         workers: Int,
+        endsWhenIdle: Bool = false,
         onReady: (@Sendable () -> Void)? = nil
     ) -> Int32 {
         let logger = RoleLogging.bootstrap(component: "starter", level: config.logLevel)
@@ -39,6 +41,7 @@ package enum StarterRole {
                 config: config,
                 workers: workers,
                 runID: runID,
+                endsWhenIdle: endsWhenIdle,
                 logger: logger,
                 onReady: onReady
             )

@@ -18,7 +18,7 @@ package struct StarterState {
     /// One of the Starter's children.
     package enum Child: Hashable, Sendable {
         case broker
-        /// By place, from 0 on.
+        /// By number, from 0 on; a rolling restart gives new ones.
         case worker(Int)
     }
 
@@ -28,6 +28,12 @@ package struct StarterState {
         /// SIGTERM to an idle worker.
         case terminate(Child)
         case kill(Child)
+        /// Its successor works: SIGTERM to it, with the Broker's knowledge.
+        case retire(Child)
+        /// Whoever asked for a rolling restart hears that it is over; why before all were replaced, or "".
+        case tellRolled(failure: String)
+        /// Have the Broker say when nothing is left to do.
+        case tellEndWhenIdle
         case tellDrain(graceMilliseconds: UInt64)
         case tellStop
         /// The system serves.
@@ -36,7 +42,7 @@ package struct StarterState {
         case finish(code: Int32)
     }
 
-    private enum Phase: Equatable {
+    enum Phase: Equatable {
         case serving
         case draining
         case stoppingBroker
@@ -56,19 +62,34 @@ package struct StarterState {
 
     private let workerCount: Int
     private let graceMilliseconds: UInt64
-    private var phase = Phase.serving
-    private var alive: [Child: UInt64] = [:]
+    private let endsWhenIdle: Bool
+    private(set) var phase = Phase.serving
+    private(set) var alive: [Child: UInt64] = [:]
     private var policies: [Child: RestartPolicy] = [:]
-    private var restarts: [Child: UInt64] = [:]
+    private(set) var restarts: [Child: UInt64] = [:]
+    /// Workers whose end the Broker has called in order.
+    private var expected: Set<Child> = []
+    /// The rolling restart that is under way.
+    var roll: Roll?
+    /// New workers that took too long to join: nobody replaces them.
+    var abandoned: Set<Child> = []
+    /// The number of the next worker.
+    var nextWorker: Int
     private var killAt: UInt64?
     private var stopRequestedAt: UInt64?
     private var isReady = false
     private var isBrokerConnected = false
-    private var deeds: [Deed] = []
+    var deeds: [Deed] = []
 
-    package init(workers: Int, graceMilliseconds: UInt64) {
+    /// - Parameters:
+    ///   - workers: How many to keep.
+    ///   - graceMilliseconds: How long running tasks may go on when it is stopped.
+    ///   - endsWhenIdle: It stops by itself once nothing is queued, scheduled or running.
+    package init(workers: Int, graceMilliseconds: UInt64, endsWhenIdle: Bool = false) {
         workerCount = workers
+        nextWorker = workers
         self.graceMilliseconds = graceMilliseconds
+        self.endsWhenIdle = endsWhenIdle
     }
 
     /// What the last events want done, in order.
@@ -79,7 +100,7 @@ package struct StarterState {
 
     /// When ``timer(now:)`` is to be called; `nil` while nothing is awaited (P8).
     package var nextDeadline: UInt64? {
-        (Array(restarts.values) + [killAt].compactMap { $0 }).min()
+        (Array(restarts.values) + [killAt, roll?.deadline].compactMap { $0 }).min()
     }
 
     /// Everything begins: the workers, then the Broker (they wait for each other by themselves).
@@ -94,6 +115,7 @@ package struct StarterState {
     package mutating func brokerConnected() {
         isBrokerConnected = true
         if phase == .draining { deeds.append(.tellDrain(graceMilliseconds: graceMilliseconds)) }
+        if phase == .serving, endsWhenIdle { deeds.append(.tellEndWhenIdle) }
     }
 
     /// The Broker says that the store is open.
@@ -109,8 +131,7 @@ package struct StarterState {
         if stopRequestedAt == nil { stopRequestedAt = now }
         switch phase {
         case .serving:
-            restarts = restarts.filter { $0.key == .broker }
-            killAt = now + graceMilliseconds * 1_000_000 + Self.patience
+            beginStop(now)
             guard isBrokerConnected else {
                 // nobody has been leased anything that we know of: nothing to wait for
                 return killAll(code: 0, "stopping before the system was ready")
@@ -121,6 +142,26 @@ package struct StarterState {
         case .draining, .stoppingBroker, .stoppingWorkers:
             killAll(code: 0, "asked a second time: stopping at once")
         case .killing, .done: break
+        }
+    }
+
+    /// The Broker found nothing left to do, and drains.
+    package mutating func idle(now: UInt64) {
+        guard phase == .serving else { return }
+        beginStop(now)
+        phase = .draining
+        deeds.append(.log("nothing is left to do: stopping", isWarning: false))
+    }
+
+    /// The Broker says that this worker's end is in order: it killed it, or it has done its share.
+    ///
+    /// So its successor comes at once, whichever of the two is heard of first.
+    package mutating func endsInOrder(_ child: Child, now: UInt64) {
+        guard phase == .serving else { return }
+        if alive[child] != nil {
+            expected.insert(child)
+        } else if restarts.removeValue(forKey: child) != nil {
+            start(child, now)
         }
     }
 
@@ -138,6 +179,11 @@ package struct StarterState {
         switch phase {
         case .serving, .draining:
             if phase == .draining, child != .broker { return }
+            if endedInRoll(child, report, now) { return }
+            if expected.remove(child) != nil {
+                deeds.append(.log("\(child) has made room for a new one", isWarning: false))
+                return start(child, now)
+            }
             restart(child, report, startedAt, now)
         case .stoppingBroker:
             if child == .broker { stopWorkers(now) }
@@ -164,6 +210,7 @@ package struct StarterState {
             restarts[child] = nil
             start(child, now)
         }
+        rollTimer(now: now)
         if let killAt, killAt <= now {
             self.killAt = nil
             switch phase {
@@ -176,7 +223,24 @@ package struct StarterState {
 
     // MARK: Steps
 
-    private mutating func start(_ child: Child, _ now: UInt64) {
+    private mutating func beginStop(_ now: UInt64) {
+        if roll != nil { endRoll(failure: "the system is being stopped") }
+        restarts = restarts.filter { $0.key == .broker }
+        killAt = now + graceMilliseconds * 1_000_000 + Self.patience
+    }
+
+    /// Whether it will be started again, or has been asked for already.
+    package func isComing(_ child: Child) -> Bool {
+        alive[child] != nil || restarts[child] != nil
+    }
+
+    /// Nobody needs it any more.
+    mutating func dropRestart(of child: Child) {
+        restarts[child] = nil
+        policies[child] = nil
+    }
+
+    mutating func start(_ child: Child, _ now: UInt64) {
         alive[child] = now
         deeds.append(.start(child))
     }
@@ -209,6 +273,7 @@ package struct StarterState {
 
     private mutating func killAll(code: Int32, _ reason: String) {
         phase = .killing(code: code)
+        roll = nil
         restarts = [:]
         killAt = nil
         deeds.append(.log(reason, isWarning: true))

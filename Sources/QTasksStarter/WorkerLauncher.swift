@@ -28,6 +28,7 @@ package enum WorkerLauncher {
         // what a handler was set for is at its default after execve(2), what is ignored stays so
         signal(SIGPIPE, SIG_DFL)
         Limits.disableCoreDumps()
+        config.workerRules.takeEffect()
         setenv("QTASKS_HOME", home.path, 1)
         execute("/bin/sh", ["sh", "-c", "exec " + command])
         complain("/bin/sh can't be started: \(String(cString: strerror(errno)))")
@@ -45,5 +46,16 @@ package enum WorkerLauncher {
     private static func complain(_ text: String) {
         let line = Array("worker: \(text)\n".utf8)
         _ = write(STDERR_FILENO, line, line.count)
+    }
+}
+
+extension WorkerRules {
+    /// Limits this process, and whatever it becomes.
+    package func takeEffect() {
+        if let addressSpace { Limits.set(.addressSpace, to: UInt64(addressSpace)) }
+        // time for whoever catches SIGXCPU
+        if let cpuSeconds { Limits.set(.cpuSeconds, to: UInt64(cpuSeconds), slack: 5) }
+        if let openFiles { Limits.set(.openFiles, to: UInt64(openFiles)) }
+        if let niceness { Limits.beNice(Int32(niceness)) }
     }
 }

@@ -14,6 +14,8 @@ package enum Command: UInt8, Sendable {
     case inspect = 0x05
     case compact = 0x06
     case requeue = 0x09
+    // and back, as its answer
+    case restart = 0x0B
 
     // Broker to client.
     case added = 0x11
@@ -50,6 +52,10 @@ package enum Command: UInt8, Sendable {
     case stop = 0x54
     case ready = 0x55
     case drained = 0x56
+    case killed = 0x57
+    case roll = 0x58
+    case joined = 0x59
+    case idle = 0x5A
 
     // Broker to Storage.
     case propose = 0x61

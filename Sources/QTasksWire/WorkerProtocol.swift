@@ -1,6 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 //
-// What workers, the Starter and the Broker say to each other (recovery.md, chapter 4).
+// What workers and the Broker say to each other (recovery.md, chapter 4).
 
 package import QTasksModel
 
@@ -272,57 +272,5 @@ package struct LeasedTask: Sendable, Equatable {
         guard head.argumentBytes == Int(arguments.count), head.bytes.count <= arguments.start
         else { throw .invalid(field: "arguments") }
         return head
-    }
-}
-
-/// `EXIT`: the Starter tells how a child ended: pid (4), start time (8), kind (1: 0 exit code, 1 signal),
-/// code or signal (4), most memory (8, bytes), user and system time (8 each, microseconds).
-package struct ExitMessage: Sendable, Equatable {
-    package var pid: Int32
-    package var startTime: UInt64
-    package var wasSignal: Bool
-    package var code: Int32
-    package var maxResidentBytes: UInt64
-    package var userMicroseconds: UInt64
-    package var systemMicroseconds: UInt64
-
-    package init(
-        pid: Int32,
-        startTime: UInt64,
-        wasSignal: Bool,
-        code: Int32,
-        maxResidentBytes: UInt64,
-        userMicroseconds: UInt64,
-        systemMicroseconds: UInt64
-    ) {
-        self.pid = pid
-        self.startTime = startTime
-        self.wasSignal = wasSignal
-        self.code = code
-        self.maxResidentBytes = maxResidentBytes
-        self.userMicroseconds = userMicroseconds
-        self.systemMicroseconds = systemMicroseconds
-    }
-
-    package func encoded() -> [UInt8] {
-        var writer = WireWriter(.exit)
-        writer.integer(pid)
-        writer.integer(startTime)
-        writer.u8(wasSignal ? 1 : 0)
-        writer.integer(code)
-        writer.integer(maxResidentBytes)
-        writer.integer(userMicroseconds)
-        writer.integer(systemMicroseconds)
-        return writer.bytes
-    }
-
-    package init(from reader: inout WireReader) throws(WireError) {
-        pid = try reader.integer("pid")
-        startTime = try reader.integer("start time")
-        wasSignal = try reader.u8("kind") == 1
-        code = try reader.integer("code")
-        maxResidentBytes = try reader.integer("memory")
-        userMicroseconds = try reader.integer("user time")
-        systemMicroseconds = try reader.integer("system time")
     }
 }

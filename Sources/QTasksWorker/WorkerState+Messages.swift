@@ -32,6 +32,7 @@ extension WorkerState {
             .drain, .stop, .ready,
             .drained, .propose, .stopStorage, .opened, .snapshot, .verdicts, .storageFailed,
             .storageStopped, .globalConfigStarted, .configSet, .configGet, .configSnapshot,
+            .killed, .roll, .joined, .idle, .restart,
             .configStop, .configDone, .configValues, .configUpdate, .configHead:
             throw .invalid(field: "command")
         }

@@ -83,7 +83,7 @@ extension `A running system` {
 extension Bed {
     /// A system of `qtasks`, which has no tasks, with workers in Python: `echo`, `fail` and `hold` as
     /// TestTasks has them.
-    func foreignSystem(workers: Int, _ options: String...) throws -> System {
+    func foreignSystem(workers: Int, _ options: [String] = []) throws -> System {
         let script = folder + "/foreign.py"
         try ProcFile.write(Self.foreignTasks, to: script)
         return try system(
@@ -120,10 +120,15 @@ extension Bed {
                 gate.read(1)
             return text
 
-        @worker.task("complain")
-        def complain(text):
-            print(text, file=sys.stderr)
-            return None
+        @worker.task("grow")
+        def grow(megabytes):
+            global kept
+            kept = b"x" * (megabytes << 20)
+
+        @worker.task("die")
+        def die(words):
+            print(words, file=sys.stderr, flush=True)
+            os._exit(7)
 
         worker.run()
         """

@@ -35,6 +35,16 @@ enum ProcFile {
         }
     }
 
+    /// Where a link leads; empty where there is none.
+    static func target(ofLink path: String) -> String {
+        var buffer = [CChar](repeating: 0, count: 4096)
+        let count = readlink(path, &buffer, buffer.count)
+        return String(
+            decoding: buffer[..<max(0, count)].map { UInt8(bitPattern: $0) },
+            as: UTF8.self
+        )
+    }
+
     /// The names in a folder, without `.` and `..`.
     static func names(in folder: String) -> [String] {
         guard let stream = opendir(folder) else { return [] }

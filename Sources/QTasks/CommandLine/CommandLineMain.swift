@@ -52,7 +52,7 @@ struct RootCommand: AsyncParsableCommand {
             RunCommand.self, WorkerCommand.self, AddCommand.self, GetCommand.self,
             ListCommand.self, ExplainCommand.self, CancelCommand.self, RequeueCommand.self,
             DeadCommand.self, FlushCommand.self, StatsCommand.self, ConfigCommand.self,
-            LogCommand.self, PingCommand.self,
+            LogCommand.self, PingCommand.self, RestartCommand.self,
         ]
         return CommandConfiguration(
             commandName: CommandContext.current?.app.name ?? "qtasks",

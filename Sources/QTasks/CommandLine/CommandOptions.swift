@@ -86,6 +86,39 @@ struct ConfigOptions: ParsableArguments {
     )
     var history: String?
 
+    @Option(
+        name: .customLong("recycle-tasks"),
+        help: "Replace a worker after so many tasks. (default: never)"
+    )
+    var recycleTasks: String?
+
+    @Option(
+        name: .customLong("recycle-rss"),
+        help: "Replace a worker that has so many bytes in memory after a task. (default: never)"
+    )
+    var recycleRSS: String?
+
+    @Option(
+        name: .customLong("limit-as"),
+        help: "Bytes of address space that a worker may have, such as 2GiB. (default: no bound)"
+    )
+    var limitAddressSpace: String?
+
+    @Option(
+        name: .customLong("limit-cpu"),
+        help: "Seconds of CPU that a worker may use in its life. (default: as it is here)"
+    )
+    var limitCPU: String?
+
+    @Option(
+        name: .customLong("limit-nofile"),
+        help: "Descriptors that a worker may have open. (default: as it is here)"
+    )
+    var limitOpenFiles: String?
+
+    @Option(help: "How far workers stand back behind other programs, 0 to 19. (default: 0)")
+    var nice: String?
+
     @Option(help: "A further endpoint for clients, such as tcp://127.0.0.1:5570; loopback only.")
     var listen: String?
 
@@ -106,6 +139,9 @@ struct ConfigOptions: ParsableArguments {
             (.maxDeliveries, maxDeliveries), (.maxPayload, maxPayload), (.maxQueued, maxQueued),
             (.retention, retention.isEmpty ? nil : retention.joined(separator: ";")),
             (.quota, quota), (.history, history), (.listen, listen), (.logLevel, logLevel),
+            (.recycleTasks, recycleTasks), (.recycleRSS, recycleRSS),
+            (.limitAddressSpace, limitAddressSpace), (.limitCPU, limitCPU),
+            (.limitOpenFiles, limitOpenFiles), (.nice, nice),
         ]
         for (setting, text) in flags {
             if let text { try config.set(setting, to: text, saying: "--\(setting.rawValue)") }

@@ -39,6 +39,8 @@ enum RoleMain {
             guard handover.role == "worker" else {
                 return run(handover, home, config, registry, executor)
             }
+            // before there is another thread: niceness is each thread's own
+            config.workerRules.takeEffect()
             return try await runServingMain(name: name) {
                 run(handover, home, config, registry, executor)
             }

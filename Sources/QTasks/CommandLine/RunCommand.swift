@@ -16,12 +16,19 @@ struct RunCommand: AsyncParsableCommand {
             "Run the system: workers, Broker, Storage and GlobalConfig, until SIGTERM or Ctrl-C.",
         discussion: """
             The first signal drains: nothing new is started, running tasks have the grace period, what is \
-            unfinished stays queued. A second signal stops at once; nothing is lost by it.
+            unfinished stays queued. A second signal stops at once; nothing is lost by it. SIGHUP replaces the \
+            workers one by one (see restart) where standard input is no terminal, else it stops, too.
             """
     )
 
     @OptionGroup var place: HomeOptions
     @OptionGroup var options: ConfigOptions
+
+    @Flag(
+        name: .customLong("until-idle"),
+        help: "Stop once nothing is queued, scheduled or running; at once where nothing ever was."
+    )
+    var untilIdle = false
 
     @MainActor
     func run() async throws {
@@ -35,7 +42,8 @@ struct RunCommand: AsyncParsableCommand {
         let code = StarterRole.run(
             home: home,
             config: config,
-            workers: config.workerCount(hasTasks: hasTasks)
+            workers: config.workerCount(hasTasks: hasTasks),
+            endsWhenIdle: untilIdle
         )
         throw ExitCode(code)
     }

@@ -63,6 +63,9 @@ public protocol Broker: Sendable {
     /// Has whatever can go out of the log on disk removed, also where history would keep it, and
     /// returns when that is over.
     func compactLog(timeout: Duration?) async throws -> LogCompaction
+
+    /// Has every worker replaced by a new one, one by one, and returns when that is over.
+    func restartWorkers(timeout: Duration?) async throws
 }
 
 /// What compacting the log came to.
@@ -99,6 +102,13 @@ extension Broker {
         timeout: Duration?
     ) async throws -> [Result<TaskStatus, QTasksError>] {
         throw QTasksError(.unknownCommand, "this engine can't queue tasks again")
+    }
+
+    /// For engines whose workers somebody else starts.
+    ///
+    /// - Throws: ``QTasksError/Code/unknownCommand``.
+    public func restartWorkers(timeout: Duration?) async throws {
+        throw QTasksError(.unknownCommand, "this engine starts no workers")
     }
 
     /// For engines without a log on this host.

@@ -116,6 +116,14 @@ public final class ZeroMQBroker: Broker {
         }
     }
 
+    public func restartWorkers(timeout: Duration?) async throws {
+        guard case .restarted(let failure) = try await connection.call(.restart, timeout: timeout)
+        else { preconditionFailure("a restart is answered with how it went") }
+        guard failure.isEmpty else {
+            throw QTasksError(.badConfiguration, "the workers were not all replaced: \(failure)")
+        }
+    }
+
     public func ping(timeout: Duration?) async throws {
         guard case .pong(let pong) = try await connection.call(.ping, timeout: timeout) else {
             preconditionFailure("a ping is answered with a pong")

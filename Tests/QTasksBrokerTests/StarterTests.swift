@@ -1,0 +1,207 @@
+// Part of QTasks. License: see LICENSE.
+
+import QTasksModel
+import QTasksWire
+import Testing
+import ZeroMQ
+
+@testable import QTasksBroker
+
+private let starter = Session([0, 0, 0, 0, 9])
+private let one = Session([0, 0, 0, 0, 1])
+private let two = Session([0, 0, 0, 0, 2])
+
+/// What the Broker and the Starter, its parent (pid 1), tell each other.
+@Suite struct `The Starter's connection` {
+    private func said(_ bench: inout BrokerBench, to session: Session) throws -> [Command] {
+        let messages = bench.toWorkers.filter { $0.session == session }
+        bench.toWorkers.removeAll { $0.session == session }
+        return try messages.map { message in
+            try message.message.withUnsafeBytes { bytes in
+                var reader = WireReader(bytes)
+                return try MessageHeader.read(from: &reader).command
+            }
+        }
+    }
+
+    private func tell(_ bench: inout BrokerBench, _ message: [UInt8]) {
+        bench.worker(message, from: starter, peer: .local(pid: 1))
+    }
+
+    private func greeted(
+        _ change: (inout QueueConfig) -> Void = { _ in }
+    ) throws -> BrokerBench {
+        var bench = try BrokerBench(change)
+        tell(&bench, WireWriter(.starterHello).bytes)
+        #expect(try said(&bench, to: starter) == [.ready])
+        return bench
+    }
+
+    private func run(_ bench: inout BrokerBench, _ worker: WorkerID) throws {
+        let id = try bench.add()
+        try bench.grantAll()
+        let lease = try #require(try bench.takeTasks().last).lease
+        try bench.finish(Holding(id: id, lease: lease), worker)
+    }
+
+    @Test func `tells of each worker that joins, and of all of them to one that comes back`() throws
+    {
+        var bench = try greeted()
+        bench.join(session: one)
+        #expect(try said(&bench, to: starter) == [.joined])
+        tell(&bench, WireWriter(.starterHello).bytes)
+        #expect(try said(&bench, to: starter) == [.ready, .joined])
+    }
+
+    @Test func `takes an end once, and answers each time with its number`() throws {
+        var bench = try greeted()
+        let exit = ExitMessage(
+            pid: 50,
+            startTime: 7,
+            wasSignal: false,
+            code: 3,
+            maxResidentBytes: 0,
+            userMicroseconds: 0,
+            systemMicroseconds: 0
+        )
+        tell(&bench, exit.encoded(number: 5))
+        tell(&bench, exit.encoded(number: 5))
+        #expect(try said(&bench, to: starter) == [.exit, .exit])
+        bench.worker(exit.encoded(number: 6), from: two, peer: .local(pid: 51))
+        #expect(try said(&bench, to: two).isEmpty, "nobody else may say so")
+    }
+
+    @Test func `recycles a worker after its share of tasks, and counts no death (P4)`() throws {
+        var bench = try greeted { $0.workerRules.recycleTasks = 2 }
+        let worker = bench.join(session: one)
+        try run(&bench, worker)
+        #expect(try !said(&bench, to: one).contains(.retire))
+        try run(&bench, worker)
+        #expect(try said(&bench, to: one).contains(.retire))
+        _ = try said(&bench, to: starter)
+        bench.worker(WireWriter(.goodbye).bytes, from: one)
+        #expect(try said(&bench, to: starter) == [.killed], "its end is in order")
+        bench.die(worker)
+        #expect(bench.broker.deaths == 0)
+    }
+
+    @Test func `has a worker weighed after a task, and recycles one that is too heavy`() throws {
+        var bench = try greeted { $0.workerRules.recycleRSS = 1000 }
+        let worker = bench.join(session: one)
+        let id = try bench.add()
+        try bench.grantAll()
+        let lease = try #require(try bench.takeTasks().last).lease
+        var finished = WireWriter(.verdicts)
+        finished.integer(bench.sequence)
+        finished.integer(bench.durable)
+        [].withUnsafeBytes {
+            Verdict.finished(
+                holding: Holding(id: id, lease: lease),
+                worker: worker,
+                verdict: .committed,
+                status: .success,
+                due: 0,
+                record: $0
+            ).write(to: &finished)
+        }
+        try finished.bytes.withUnsafeBytes { try bench.broker.storageMessage($0) }
+        #expect(bench.broker.flush().toWeigh == [worker: 50])
+        bench.broker.weighed(worker, residentBytes: 999)
+        bench.collect()
+        #expect(try !said(&bench, to: one).contains(.retire))
+        bench.broker.weighed(worker, residentBytes: 1000)
+        bench.collect()
+        #expect(try said(&bench, to: one) == [.retire])
+    }
+
+    @Test func `leaves workers alone that somebody else started`() throws {
+        var bench = try greeted { $0.workerRules.recycleTasks = 1 }
+        let hello = Hello(
+            worker: WorkerID(),
+            process: BrokerBench.process,
+            parentPid: 77,
+            slots: 1,
+            window: 1,
+            names: ["work"],
+            running: [],
+            done: []
+        )
+        bench.worker(hello.encoded(), from: one)
+        try run(&bench, hello.worker)
+        #expect(try !said(&bench, to: one).contains(.retire))
+    }
+
+    @Test func `counts no death of a worker that is let go, or never spoke to this Broker`() throws
+    {
+        var bench = try greeted()
+        let worker = bench.join(session: one)
+        try bench.add()
+        try bench.grantAll()
+        bench.proposals = []
+        tell(&bench, WorkerNews.encoded(.retire, pid: BrokerBench.process.pid))
+        #expect(try said(&bench, to: one).contains(.retire))
+        bench.die(worker)
+        let release = bench.takeProposals().contains {
+            if case .release(_, _, .drain, false, false) = $0 { true } else { false }
+        }
+        #expect(release)
+
+        // one of a run whose Starter was killed: the kernel may take seconds to end it
+        let earlier = WorkerID()
+        let task = BrokerBench.Stored(id: TaskID(), sequence: 9)
+        try bench.open(
+            incarnation: 2,
+            [
+                .worker(id: earlier, process: BrokerBench.process),
+                .running(task, lease: Lease(incarnation: 1, counter: 9), worker: earlier),
+            ]
+        )
+        bench.proposals = []
+        bench.die(earlier)
+        let gone = bench.takeProposals().contains {
+            if case .release(_, _, .goneBefore, false, false) = $0 { true } else { false }
+        }
+        #expect(gone)
+    }
+
+    @Test func `passes a client's restart on, and its end back`() throws {
+        var bench = try greeted()
+        bench.client(RestartMessage.asking(number: 4))
+        #expect(try said(&bench, to: starter) == [.roll])
+        #expect(bench.toClients.isEmpty)
+        tell(&bench, RestartMessage.answer(.roll, number: 0, failure: "no luck"))
+        let answer = RestartMessage.answer(.restart, number: 4, failure: "no luck")
+        #expect(bench.toClients.map(\.message) == [answer])
+        tell(&bench, RestartMessage.answer(.roll, number: 0, failure: ""))
+        #expect(bench.toClients.count == 1)
+    }
+
+    @Test func `ends an idle system in the step in which it finds it so`() throws {
+        var bench = try greeted()
+        let runner = bench.join(session: one)
+        let id = try bench.add()
+        tell(&bench, WireWriter(.idle).bytes)
+        #expect(try !said(&bench, to: starter).contains(.idle), "an add is unanswered")
+        try bench.grantAll()
+        try bench.makeDurable()
+        let task = try #require(try bench.takeTasks().last)
+        let later = try bench.add { $0.start = .after(milliseconds: 5) }
+        #expect(try !said(&bench, to: starter).contains(.idle), "a task runs")
+        let number = bench.proposals.compactMap { proposal -> UInt64? in
+            if case .add(let number, later, _, _, _) = proposal { number } else { nil }
+        }.last
+        try bench.added(try #require(number), later, due: bench.now.monotonic + 5_000_000)
+        try bench.makeDurable()
+        bench.proposals = []
+        try bench.finish(Holding(id: id, lease: task.lease), runner)
+        #expect(try !said(&bench, to: starter).contains(.idle), "one is scheduled")
+        bench.pass(5_000_000)
+        try bench.grantAll()
+        let second = try #require(try bench.takeTasks().last)
+        try bench.finish(Holding(id: later, lease: second.lease), runner)
+        #expect(try said(&bench, to: starter) == [.idle, .drained])
+        try bench.add()
+        let refused = bench.toClients.last.map { String(decoding: $0.message, as: UTF8.self) }
+        #expect(refused?.contains("stopped") == true)
+    }
+}
