@@ -21,30 +21,8 @@ struct StarterView {
     /// Clients that wait for the end of a rolling restart.
     var restarts: [(session: Session, number: UInt64)] = []
 
-    /// Ends that were taken, so that one that is told twice is taken once.
-    var evidence = EvidenceTaken()
-}
-
-/// The last processes whose ends were taken.
-struct EvidenceTaken {
-    private static let kept = 256
-
-    private struct Process: Hashable {
-        var pid: Int32
-        var startTime: UInt64
-    }
-
-    private var order: [Process] = []
-    private var known: Set<Process> = []
-
-    /// - Returns: `false` where it was taken before.
-    mutating func take(_ exit: ExitMessage) -> Bool {
-        let process = Process(pid: exit.pid, startTime: exit.startTime)
-        guard known.insert(process).inserted else { return false }
-        order.append(process)
-        if order.count > Self.kept { known.remove(order.removeFirst()) }
-        return true
-    }
+    /// Deaths and their causes.
+    var register = DeathRegister()
 }
 
 extension BrokerState {
@@ -90,23 +68,48 @@ extension BrokerState {
 
     // MARK: Ends of workers
 
-    /// The Starter has buried a worker, and tells how it ended.
-    ///
-    /// The requeue has not waited for it. Who is to keep it on disk answers the Starter only then.
+    /// The Starter has buried a worker, and tells how it ended; the requeue has not waited for it.
     private mutating func reaped(_ exit: ExitMessage) {
-        guard starterView.evidence.take(exit) else { return }
+        let isExpected = roster.all.contains {
+            let process = roster[$0].process
+            return process.pid == exit.pid && process.startTime == exit.startTime
+        }
+        if let evidence = starterView.register.take(exit, isExpected: isExpected) {
+            record(evidence)
+        }
+    }
+
+    /// A worker's process has ended: its cause may be known already, or come later.
+    mutating func remember(_ entry: WorkerEntry) {
+        let holdings = entry.leases.compactMap { lease in
+            leases[lease]?.id.map { Holding(id: $0, lease: lease) }
+        }
+        let evidence = starterView.register.died(entry.id, entry.process, holding: holdings)
+        if let evidence { record(evidence) }
+    }
+
+    /// All that is known of a death is together, once for each.
+    private mutating func record(_ evidence: DeathEvidence) {
+        let exit = evidence.exit
         var details = [
-            ("pid", "\(exit.pid)"), ("maxResidentBytes", "\(exit.maxResidentBytes)"),
-            ("cpuMicroseconds", "\(exit.userMicroseconds + exit.systemMicroseconds)"),
+            (key: "pid", value: "\(exit.pid)"),
+            (key: "maxResidentBytes", value: "\(exit.maxResidentBytes)"),
+            (
+                key: "cpuMicroseconds",
+                value: "\(exit.userMicroseconds &+ exit.systemMicroseconds)"
+            ),
+            (key: "tasks", value: "\(evidence.holdings.count)"),
         ]
+        if let worker = evidence.worker { details.append((key: "worker", value: "\(worker)")) }
         let lastLine = exit.errorTail.split(separator: UInt8(ascii: "\n")).last ?? []
         if !lastLine.isEmpty {
-            details.append(("stderr", String(decoding: lastLine.suffix(200), as: UTF8.self)))
+            let text = String(decoding: lastLine.suffix(200), as: UTF8.self)
+            details.append((key: "stderr", value: text))
         }
         notice(
             "worker reaped",
             exit.wasSignal ? "killed by signal \(exit.code)" : "exit code \(exit.code)",
-            details.map { (key: $0.0, value: $0.1) }
+            details
         )
     }
 

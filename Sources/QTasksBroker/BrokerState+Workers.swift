@@ -247,13 +247,13 @@ extension BrokerState {
         // whatever its tasks left running must not write beside the next attempt (H16)
         outbox.deeds.append(.kill(id))
         outbox.deeds.append(.forget(id))
+        remember(entry)
         let isShared = entry.leases.count > 1
         // one that never spoke to this Broker was on its way out with an earlier run's Starter, for all
         // that is known; and one that was leaving ended because it was asked to
         let isSeen = wasSeen && entry.sessionNumber > 0
-        let isOurs = entry.wasKilledByUs || entry.isLeaving
-        let isToBlame = isSeen && !isOurs
-        let cause: ReleaseCause = isOurs ? .drain : isSeen ? .death : .goneBefore
+        let isToBlame = isSeen && !entry.wasKilledByUs && !entry.isLeaving
+        let cause: ReleaseCause = entry.wasKilledByUs ? .drain : isSeen ? .death : .goneBefore
         for lane in entry.lanes { lanes.addWorkers(-1, to: lane) }
         if suspectHolder == number { suspectHolder = nil }
         parcels[number] = nil

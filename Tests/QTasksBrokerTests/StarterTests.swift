@@ -71,6 +71,53 @@ private let two = Session([0, 0, 0, 0, 2])
         #expect(try said(&bench, to: two).isEmpty, "nobody else may say so")
     }
 
+    @Test(arguments: [true, false])
+    func `brings a death and its cause together, whichever is heard of first`(
+        isToldBefore: Bool
+    ) throws {
+        var register = DeathRegister()
+        let worker = WorkerID()
+        let holding = Holding(id: TaskID(), lease: Lease(incarnation: 1, counter: 1))
+        let exit = ExitMessage(
+            pid: BrokerBench.process.pid,
+            startTime: BrokerBench.process.startTime,
+            wasSignal: true,
+            code: 9,
+            maxResidentBytes: 1,
+            userMicroseconds: 2,
+            systemMicroseconds: 3,
+            errorTail: Array("last words".utf8)
+        )
+        var found: [DeathEvidence?] = []
+        if isToldBefore { found.append(register.take(exit, isExpected: true)) }
+        found.append(register.died(worker, BrokerBench.process, holding: [holding]))
+        if !isToldBefore { found.append(register.take(exit, isExpected: false)) }
+        found.append(register.take(exit, isExpected: false))
+        let all = DeathEvidence(exit: exit, worker: worker, holdings: [holding])
+        #expect(found.compactMap(\.self) == [all], "once")
+    }
+
+    @Test func `takes the cause of a death that was before its time, and forgets old ones`() {
+        var register = DeathRegister()
+        func exit(_ pid: Int32) -> ExitMessage {
+            ExitMessage(
+                pid: pid,
+                startTime: 7,
+                wasSignal: false,
+                code: 1,
+                maxResidentBytes: 0,
+                userMicroseconds: 0,
+                systemMicroseconds: 0
+            )
+        }
+        #expect(register.take(exit(1), isExpected: false) == DeathEvidence(exit: exit(1)))
+        #expect(register.take(exit(1), isExpected: false) == nil)
+        for pid in 2...Int32(DeathRegister.toldMax + 1) {
+            _ = register.take(exit(pid), isExpected: false)
+        }
+        #expect(register.take(exit(1), isExpected: false) != nil)
+    }
+
     @Test func `recycles a worker after its share of tasks, and counts no death (P4)`() throws {
         var bench = try greeted { $0.workerRules.recycleTasks = 2 }
         let worker = bench.join(session: one)
@@ -142,7 +189,7 @@ private let two = Session([0, 0, 0, 0, 2])
         #expect(try said(&bench, to: one).contains(.retire))
         bench.die(worker)
         let release = bench.takeProposals().contains {
-            if case .release(_, _, .drain, false, false) = $0 { true } else { false }
+            if case .release(_, _, .death, false, false) = $0 { true } else { false }
         }
         #expect(release)
 
