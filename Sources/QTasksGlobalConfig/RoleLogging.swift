@@ -42,7 +42,10 @@ package enum RoleLogging {
     }
 }
 
-/// Writes each entry to standard error as one line in one `write(2)`.
+/// Writes each entry to standard error as one line in one `write(2)`, where that takes it.
+///
+/// A role doesn't stop for its log: a terminal that is held, or a reader that hangs, is waited for once, for
+/// a moment; what comes while it takes nothing is lost, and counted when it goes on.
 ///
 /// ```
 /// 2026-11-23T18:26:01.123Z info broker[4711] Storage is open event=opened incarnation=3
@@ -53,9 +56,18 @@ package struct RoleLogHandler: LogHandler {
     /// See `pipe(7)`.
     package static let lineBytesMax = 4096
 
+    /// How long the first line waits that finds no room.
+    static let patienceMilliseconds: Int32 = 200
+
+    /// Lines that were lost since one got through, counted by this handler and its copies.
+    private final class Lost: Sendable {
+        let count = Atomic<Int>(0)
+    }
+
     package var metadata: Logger.Metadata = [:]
     package var metadataProvider: Logger.MetadataProvider?
 
+    private let lost = Lost()
     private let component: String
     private let descriptor: Int32
     private var ownLevel: Logger.Level?
@@ -95,6 +107,29 @@ package struct RoleLogHandler: LogHandler {
     }
 
     private func write(_ line: [UInt8]) {
+        guard hasRoom else {
+            lost.count.add(1, ordering: .relaxed)
+            return
+        }
+        let missing = lost.count.exchange(0, ordering: .relaxed)
+        if missing > 0 {
+            writeAll(Array("(\(missing) lines of process \(getpid()) are lost here)\n".utf8))
+        }
+        writeAll(line)
+    }
+
+    /// A pipe that says so takes a line at once, as long as that is no longer than ``lineBytesMax``.
+    private var hasRoom: Bool {
+        var item = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        let isStuck = lost.count.load(ordering: .relaxed) > 0
+        var count = poll(&item, 1, isStuck ? 0 : Self.patienceMilliseconds)
+        while count < 0, errno == EINTR {
+            count = poll(&item, 1, isStuck ? 0 : Self.patienceMilliseconds)
+        }
+        return count > 0
+    }
+
+    private func writeAll(_ line: [UInt8]) {
         var rest = line[...]
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }

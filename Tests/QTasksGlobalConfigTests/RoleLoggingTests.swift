@@ -46,6 +46,20 @@ import Testing
         #expect(!line.contains("\u{FFFD}"))
     }
 
+    @Test func `that nobody reads are lost and counted, and keep nobody waiting`() {
+        let pipe = Pipe()
+        let logger = pipe.logger()
+        let line = String(repeating: "x", count: 4000)
+        // more than any pipe holds: a role that waited would hang here for ever
+        for _ in 0..<1000 { logger.error("\(line)") }
+        var text = pipe.read()
+        logger.error("read again")
+        while !text.hasSuffix("read again\n") { text += pipe.read() }
+        let written = text.split(separator: "\n").filter { $0.hasSuffix("x") }.count
+        #expect(written > 0)
+        #expect(text.contains("(\(1000 - written) lines of process \(getpid()) are lost here)"))
+    }
+
     @Test func `follow the process's level while it runs`() {
         let before = RoleLogging.level
         defer { RoleLogging.level = before }
