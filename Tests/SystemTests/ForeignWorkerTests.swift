@@ -84,13 +84,14 @@ extension Bed {
     /// A system of `qtasks`, which has no tasks, with workers in Python: `echo`, `fail` and `hold` as
     /// TestTasks has them.
     func foreignSystem(workers: Int, _ options: [String] = []) throws -> System {
+        try system(.qtasks, workers: workers, options + ["--worker-command", foreignCommand()])
+    }
+
+    /// The command of such a worker.
+    func foreignCommand() throws -> String {
         let script = folder + "/foreign.py"
         try ProcFile.write(Self.foreignTasks, to: script)
-        return try system(
-            .qtasks,
-            workers: workers,
-            options + ["--worker-command", "/usr/bin/python3 '\(script)'"]
-        )
+        return "/usr/bin/python3 '\(script)'"
     }
 
     private static let foreignTasks = """
@@ -124,6 +125,12 @@ extension Bed {
         def grow(megabytes):
             global kept
             kept = b"x" * (megabytes << 20)
+
+        @worker.task("flood")
+        def flood(_):
+            report("flood")
+            for _ in range(200_000):
+                print("so much to say" * 10, file=sys.stderr)
 
         @worker.task("die")
         def die(words):

@@ -110,6 +110,39 @@ extension `A running system` {
         }
 
         @Test
+        func `keeps nobody waiting where standard error is full and nobody reads it (P7)`()
+            async throws
+        {
+            try await Bed.use { bed in
+                let held = bed.folder + "/held"
+                try #require(mkfifo(held, 0o600) == 0)
+                let descriptor = open(held, O_RDWR | O_CLOEXEC)
+                defer { close(descriptor) }
+                let run = [
+                    "exec '\(Tool.qtasks.path)' run --home '\(bed.home)' --workers 3 --grace 0.2",
+                    "--worker-command \"\(try bed.foreignCommand())\" 2>'\(held)'",
+                ]
+                let program = try bed.start("/bin/sh", ["-c", run.joined(separator: " ")])
+                let app = bed.client()
+                _ = try await app.addTasks([
+                    TaskSubmission(name: "flood", arguments: Array("0".utf8))
+                ])
+                try bed.waitForEvents("flood")
+                let ids = try await app.addTasks(
+                    [TaskSubmission(name: "hold", arguments: Array("\"kept\"".utf8))]
+                )
+                try bed.waitForEvents("hold")
+                kill(try #require(bed.executions("hold").first).worker, SIGKILL)
+                try bed.waitForEvents("hold", count: 2)
+                bed.openGate()
+                #expect(try await app.ends(of: ids) == ["\"kept\""])
+                kill(program.pid, SIGTERM)
+                try bed.wait("the system's end") { program.report != nil }
+                #expect(program.report?.cause == .exited(code: 0))
+            }
+        }
+
+        @Test
         func `is told also where the Broker has died beside it`() async throws {
             try await Bed.use { bed in
                 let system = try bed.foreignSystem(workers: 1)
