@@ -83,6 +83,7 @@ extension BrokerState {
                 release(holding.lease, cause: message.isUnreadable ? .unreadable : .handedBack)
                 if message.isUnreadable { countUnreadable(worker) }
             }
+        case .running: running(try RunningAttempt.read(from: &reader), from: session)
         case .goodbye:
             guard let worker = roster.number(of: session) else { return }
             roster[worker].isLeaving = true
@@ -167,6 +168,10 @@ extension BrokerState {
         roster[worker].names = Set(hello.names)
         roster[worker].isLeaving = false
         roster[worker].readsStore = hello.readsStore
+        roster[worker].reportsRunning = hello.reportsRunning
+        // it tells anew what is limited
+        limits.removeAll(of: hello.worker)
+        roster[worker].lingering = []
         roster[worker].unreadable = 0
         roster[worker].lanes = roster[worker].names.flatMap { lanesOfName[$0] ?? [] }
         for lane in roster[worker].lanes { lanes.addWorkers(1, to: lane) }
@@ -245,14 +250,20 @@ extension BrokerState {
         // whatever its tasks left running must not write beside the next attempt (H16)
         outbox.deeds.append(.kill(id))
         outbox.deeds.append(.forget(id))
-        let isShared = entry.leases.count > 1
-        let isToBlame = wasSeen && !entry.wasKilledByUs
-        let cause: ReleaseCause = entry.wasKilledByUs ? .drain : wasSeen ? .death : .goneBefore
+        let isShared = entry.leases.count + entry.lingering.count > 1
+        let isToBlame = wasSeen && !entry.wasKilledByUs && !entry.wasEndedForLimit
+        let cause: ReleaseCause =
+            entry.wasKilledByUs
+            ? .drain : entry.wasEndedForLimit ? .neighbour : wasSeen ? .death : .goneBefore
         for lane in entry.lanes { lanes.addWorkers(-1, to: lane) }
         if suspectHolder == number { suspectHolder = nil }
         parcels[number] = nil
         roster.remove(number)
         for lease in entry.leases {
+            if let limit = limits[lease], limit.isOver, let attempt = limit.attempt {
+                endOverdue(lease, OverdueAttempt(worker: id, attempt))
+                continue
+            }
             release(
                 lease,
                 cause: cause,
@@ -260,6 +271,7 @@ extension BrokerState {
                 counts: isToBlame && !isShared
             )
         }
+        limits.removeAll(of: id)
         notice(
             "worker died",
             "a worker's process has ended; what it ran goes to others",
