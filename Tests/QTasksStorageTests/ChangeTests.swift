@@ -2,6 +2,7 @@
 //
 // CANCEL and REQUEUE of recovery.md, chapter 4: what holds, and what is answered where it doesn't.
 
+import AppendLog
 import QTasksModel
 import QTasksStorage
 import QTasksWire
