@@ -226,6 +226,8 @@ package final class BrokerLoop {
     private func carryOut(_ outbox: BrokerOutbox) throws {
         // first, so that the lines of all processes stand in the order of the messages
         if !outbox.notices.isEmpty || !outbox.arrows.isEmpty { write(outbox) }
+        // what a dead worker's tasks left running goes before they are given to others (H16)
+        for deed in outbox.deeds { if case .kill(let worker) = deed { watched.kill(worker) } }
         for message in outbox.toStorage {
             try storage.send(message.bytes, with: message.attachment?.frame)
         }
@@ -295,7 +297,8 @@ package final class BrokerLoop {
                 state.workerDied(worker, wasSeen: false)
             }
         case .forget(let worker): watched.forget(worker, poll)
-        case .kill(let worker): watched.kill(worker)
+        case .terminate(let worker): watched.terminate(worker)
+        case .kill: break  // done first
         case .drained: break
         case .finish: exitCode = 0
         }

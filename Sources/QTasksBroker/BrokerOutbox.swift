@@ -12,6 +12,8 @@ package struct BrokerOutbox {
         case check(WorkerID, WorkerProcess)
         /// Stop watching it: it isn't ours any more.
         case forget(WorkerID)
+        /// SIGTERM this worker: it is to end as soon as it can.
+        case terminate(WorkerID)
         /// SIGKILL this worker's process group.
         case kill(WorkerID)
         /// No worker holds a lease any more.

@@ -137,6 +137,7 @@ extension BrokerState {
         guard let entry = end(lease) else { return }
         if entry.isHeld, let worker = roster.number(of: entry.worker) {
             revoked[worker, default: []].append(lease)
+            limit(revoked: lease, of: worker)
         }
         closeIfUnused(entry.lane)
     }

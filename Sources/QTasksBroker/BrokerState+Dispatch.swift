@@ -206,6 +206,7 @@ extension BrokerState {
         {
             roster[worker].reserved -= 1
         }
+        if limits[lease] != nil { roster[worker].lingering.insert(lease) }
         if entry.isSuspect, roster[worker].isEmpty { roster[worker].isExclusive = false }
         return entry
     }
@@ -226,6 +227,10 @@ extension BrokerState {
         guard let entry = leases[lease], let release = entry.release else { return }
         guard let id = entry.id else {
             preconditionFailure("only what was granted is given back")
+        }
+        if let overdue = release.overdue {
+            let holding = Holding(id: id, lease: lease)
+            return propose(.overdue(number: takeNumber(), holding: holding, overdue))
         }
         propose(
             .release(

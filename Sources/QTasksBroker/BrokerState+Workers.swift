@@ -83,6 +83,7 @@ extension BrokerState {
                 release(holding.lease, cause: message.isUnreadable ? .unreadable : .handedBack)
                 if message.isUnreadable { countUnreadable(worker) }
             }
+        case .running: running(try RunningAttempt.read(from: &reader), from: session)
         case .goodbye:
             guard let worker = roster.number(of: session) else { return }
             saidGoodbye(worker)
@@ -168,6 +169,10 @@ extension BrokerState {
         roster[worker].names = Set(hello.names)
         roster[worker].isLeaving = false
         roster[worker].readsStore = hello.readsStore
+        roster[worker].reportsRunning = hello.reportsRunning
+        // it tells anew what is limited
+        limits.removeAll(of: hello.worker)
+        roster[worker].lingering = []
         roster[worker].unreadable = 0
         roster[worker].lanes = roster[worker].names.flatMap { lanesOfName[$0] ?? [] }
         for lane in roster[worker].lanes { lanes.addWorkers(1, to: lane) }
@@ -248,17 +253,24 @@ extension BrokerState {
         outbox.deeds.append(.kill(id))
         outbox.deeds.append(.forget(id))
         remember(entry)
-        let isShared = entry.leases.count > 1
+        let isShared = entry.leases.count + entry.lingering.count > 1
         // one that never spoke to this Broker was on its way out with an earlier run's Starter, for all
         // that is known; and one that was leaving ended because it was asked to
         let isSeen = wasSeen && entry.sessionNumber > 0
-        let isToBlame = isSeen && !entry.wasKilledByUs && !entry.isLeaving
-        let cause: ReleaseCause = entry.wasKilledByUs ? .drain : isSeen ? .death : .goneBefore
+        let isOurs = entry.wasKilledByUs || entry.wasEndedForLimit || entry.isLeaving
+        let isToBlame = isSeen && !isOurs
+        let cause: ReleaseCause =
+            entry.wasKilledByUs
+            ? .drain : entry.wasEndedForLimit ? .neighbour : isSeen ? .death : .goneBefore
         for lane in entry.lanes { lanes.addWorkers(-1, to: lane) }
         if suspectHolder == number { suspectHolder = nil }
         parcels[number] = nil
         roster.remove(number)
         for lease in entry.leases {
+            if let limit = limits[lease], limit.isOver, let attempt = limit.attempt {
+                endOverdue(lease, OverdueAttempt(worker: id, attempt))
+                continue
+            }
             release(
                 lease,
                 cause: cause,
@@ -266,6 +278,7 @@ extension BrokerState {
                 counts: isToBlame && !isShared
             )
         }
+        limits.removeAll(of: id)
         notice(
             "worker died",
             "a worker's process has ended; what it ran goes to others",

@@ -18,6 +18,9 @@ package struct BrokerState {
         package var parentPid: Int32
         package var home: String
 
+        /// How long an attempt may go on past its limit before its worker is asked to end.
+        package var killAfterNanoseconds: UInt64 = 1_000_000_000
+
         /// Tasks that one session may have unanswered.
         package var windowTasks: UInt32 = 10_000
 
@@ -64,6 +67,7 @@ package struct BrokerState {
     var parcels: [Roster.Number: WorkParcel] = [:]
     /// Leases that workers hold and shall let go of, of this turn.
     var revoked: [Roster.Number: [Lease]] = [:]
+    var limits = HardLimits()
     var suspectHolder: Roster.Number?
     var starter: Session?
     var starterView = StarterView()
@@ -102,13 +106,15 @@ package struct BrokerState {
     /// When ``timer(now:)`` wants to be called, in nanoseconds of `CLOCK_BOOTTIME`; `nil` while nothing
     /// is awaited (P8).
     package var nextDeadline: UInt64? {
-        [scheduled.min?.due, clients.nextDeadline, stopping.deadline].compactMap { $0 }.min()
+        [scheduled.min?.due, clients.nextDeadline, stopping.deadline, limits.next]
+            .compactMap { $0 }.min()
     }
 
     /// Time has come to something: delayed tasks, waits, the end of a drain.
     package mutating func timer(now: Now) {
         self.now = now
         queueDue()
+        endOverdue()
         for wait in clients.takeOverdueWaits(now: now.monotonic) { answerOverdue(wait) }
         drainTimer()
         dispatchWaiting()
@@ -200,6 +206,8 @@ struct ReleaseState {
     var cause: ReleaseCause
     var isShared: Bool
     var counts: Bool
+    /// Its time was over, and so it ends as that.
+    var overdue: OverdueAttempt?
 }
 
 /// How far a stop has come.

@@ -40,6 +40,12 @@ struct WorkerEntry {
     /// Leases it was sent and that have not ended.
     var leases: Set<Lease> = []
 
+    /// Leases that have ended while their handlers go on.
+    var lingering: Set<Lease> = []
+
+    /// It says when limited attempts begin, and when they have returned.
+    var reportsRunning = false
+
     /// It runs a suspect, and nothing beside it.
     var isExclusive = false
 
@@ -64,13 +70,16 @@ struct WorkerEntry {
     /// We killed it: nothing that it ran is to blame.
     var wasKilledByUs = false
 
+    /// It was ended because an attempt went on for too long.
+    var wasEndedForLimit = false
+
     /// How many more tasks it takes.
     var credit: Int {
         guard session != nil, !isLeaving, window > sent else { return 0 }
         return Int(clamping: window - sent) - reserved
     }
 
-    var isEmpty: Bool { leases.isEmpty && reserved == 0 }
+    var isEmpty: Bool { leases.isEmpty && reserved == 0 && lingering.isEmpty }
 
     /// Fewer than its slots are taken: what it is sent starts at once.
     var hasFreeSlot: Bool { leases.count + reserved < slots }

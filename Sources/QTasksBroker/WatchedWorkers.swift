@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import Glibc
 import QTasksModel
 import QTasksProcess
 import QTasksWire
@@ -82,6 +83,11 @@ struct WatchedWorkers {
         if ids.removeValue(forKey: watched.token) != nil {
             try? poll.unwatch(descriptor: watched.handle.descriptor)
         }
+    }
+
+    /// SIGTERM to the worker alone: what it ends, it ends in order.
+    func terminate(_ worker: WorkerID) {
+        workers[worker]?.handle.kill(SIGTERM)
     }
 
     /// SIGKILL to the worker and, where it leads a group, to everything its tasks started.

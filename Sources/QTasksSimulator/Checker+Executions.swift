@@ -115,7 +115,7 @@ extension Checker {
         let execution = executions[lease]
         let what = "lease \(lease) of \(name(release.holding.id)) is released as \(release.cause)"
         switch release.cause {
-        case .death, .goneBefore:
+        case .death, .goneBefore, .neighbour:
             if let worker = ledger.tasks[release.holding.id]?.worker,
                 let living = world.livingWorker(worker)
             {

@@ -168,6 +168,7 @@ struct MessageText {
         case .count: return "count"
         case .compact: return "compact"
         case .reader(let id, let isReader): return "worker \(id) reads \(isReader)"
+        case .overdue(_, let holding, _): return "overdue \(text(holding))"
         case .change(_, let change, let id, _): return "\(change) \(name(id))"
         }
     }

@@ -154,7 +154,7 @@ struct OrderWatch {
             known[id]?.waitsSince = nil
             known[id]?.due = nil
             return overtaken(by: entry.task, for: worker, canRun: canRun)
-        case .release, .watch, .read, .worker, .count, .compact, .reader, .change:
+        case .release, .watch, .read, .worker, .count, .compact, .reader, .change, .overdue:
             return nil
         }
     }

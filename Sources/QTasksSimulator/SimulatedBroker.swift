@@ -226,6 +226,7 @@ final class SimulatedBroker: SimulatedProcess {
         switch deed {
         case .check(let id, let process): check(id, process)
         case .forget(let id): watched[id] = nil
+        case .terminate(let id): watched[id]?.leave()
         case .kill(let id): watched[id]?.end("killed by the Broker")
         case .drained, .finish: break
         }

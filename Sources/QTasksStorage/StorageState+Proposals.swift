@@ -43,7 +43,12 @@ extension StorageState {
     package mutating func decideReleases(now: Now, log: some TaskLog) {
         let proposed = releases
         releases.removeAll(keepingCapacity: true)
-        for release in proposed { decide(release, now: now, log: log) }
+        for end in proposed {
+            switch end {
+            case .release(let release): decide(release, now: now, log: log)
+            case .overdue(let overdue): decide(overdue, now: now, log: log)
+            }
+        }
     }
 
     /// Whether proposals wait for room in the log.
@@ -58,6 +63,7 @@ extension StorageState {
             case .lease(let number, let place, let lease, let worker, let synced):
                 decideLease(number, place, lease, worker, synced, now: now, log: log)
             case .release(let release): decide(release, now: now, log: log)
+            case .overdue(let overdue): decide(overdue, now: now, log: log)
             }
         }
     }
@@ -74,14 +80,17 @@ extension StorageState {
         case .lease(let number, let place, let lease, let worker, let synced):
             decideLease(number, place, lease, worker, synced, now: now, log: log)
         case .release(let number, let holding, let cause, let isShared, let counts):
+            let release = Release(
+                number: number,
+                holding: holding,
+                cause: cause,
+                isShared: isShared,
+                counts: counts
+            )
+            releases.append(.release(release))
+        case .overdue(let number, let holding, let attempt):
             releases.append(
-                Release(
-                    number: number,
-                    holding: holding,
-                    cause: cause,
-                    isShared: isShared,
-                    counts: counts
-                )
+                .overdue(Overdue(number: number, holding: holding, attempt: attempt))
             )
         case .watch(let id): watch(id, log: log)
         case .read(let number, let id, let isWhole): read(number, id, isWhole, log: log)

@@ -99,6 +99,53 @@ extension StorageState {
         }
     }
 
+    /// An attempt's time was over, and its worker was ended before it had told so.
+    mutating func decide(_ overdue: Overdue, now: Now, log: some TaskLog) {
+        guard failure == nil else { return }
+        let holding = overdue.holding
+        let task = known(holding.id)
+        let entry = task.map { tasks.index[$0] }
+        guard let task, let entry, entry.status == .process, entry.lease == holding.lease else {
+            let verdict = PendingVerdict.released(
+                number: overdue.number,
+                holding,
+                status: entry?.status,
+                isSuspect: entry?.isSuspect ?? false
+            )
+            guard let entry else { return tell(verdict, log: log) }
+            return tell(verdict, entry.lastSequence, once: entry.durability, log: log)
+        }
+        let attempt = overdue.attempt
+        let failure = TaskFailure(
+            type: TaskFailure.timeLimitType,
+            message: "ran past its limit until its worker was ended"
+        )
+        var body = WireWriter()
+        ResultEntry(
+            id: holding.id,
+            lease: holding.lease,
+            startedAt: attempt.startedAt,
+            finishedAt: tasks.stamp(now),
+            outcome: attempt.maxAttempts > 1
+                ? .retry(
+                    failure,
+                    afterMilliseconds: attempt.retryMilliseconds,
+                    maxAttempts: attempt.maxAttempts
+                ) : .error(failure)
+        ).write(to: &body)
+        body.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            guard let result = try? ResultView(from: &reader),
+                let outcome = try? OutcomeHead(result.outcome)
+            else { preconditionFailure("a result that was just written reads the same") }
+            finish(task, result, outcome, attempt.worker, now: now, log: log)
+        }
+        // no worker keeps it
+        if tasks.index[task].lastSequence == entry.lastSequence {
+            deferred.append(.overdue(overdue))
+        }
+    }
+
     /// What an attempt's end makes of its task: a retry is the last word where no attempt is left.
     private mutating func end(
         of entry: TaskEntry,

@@ -49,6 +49,20 @@ package struct StorageState {
     enum Deferred {
         case lease(number: UInt64, QueuedPlace, Lease, WorkerID, synced: Bool)
         case release(Release)
+        case overdue(Overdue)
+    }
+
+    /// A lease's end as it was proposed: decided once PULL is read dry.
+    enum ProposedEnd {
+        case release(Release)
+        case overdue(Overdue)
+    }
+
+    /// An attempt that went on past its limit until its worker was ended.
+    struct Overdue {
+        var number: UInt64
+        var holding: Holding
+        var attempt: OverdueAttempt
     }
 
     /// A release as it was proposed.
@@ -91,7 +105,7 @@ package struct StorageState {
 
     var awaitingWritten = PendingVerdicts()
     var awaitingDurable = PendingVerdicts()
-    var releases: [Release] = []
+    var releases: [ProposedEnd] = []
     var deferred: [Deferred] = []
 
     /// Workers that read the store themselves, as the Broker says in this session.

@@ -34,6 +34,7 @@ package enum Command: UInt8, Sendable {
     case credit = 0x22
     case handBack = 0x23
     case goodbye = 0x24
+    case running = 0x25
 
     // Broker to worker.
     case reconciled = 0x31

@@ -20,6 +20,8 @@ package enum ReleaseCause: UInt8, Sendable {
     /// The worker can't read the arguments where it was told that they are: the next one is sent
     /// them. In the log it is ``handedBack``.
     case unreadable = 6
+    /// The worker was ended because another task in it, or one that was cancelled, went on for too long.
+    case neighbour = 7
 }
 
 /// One item of `PROPOSE`: a kind (1 byte), then the case's fields.
@@ -61,6 +63,8 @@ package enum Proposal {
     case reader(id: WorkerID, Bool)
     /// Storage answers `changed`.
     case change(number: UInt64, TaskChange, id: TaskID, reason: String)
+    /// Storage answers `finished`, or `released` where the lease no longer holds.
+    case overdue(number: UInt64, holding: Holding, OverdueAttempt)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -112,6 +116,11 @@ package enum Proposal {
             writer.u8(change.rawValue)
             writer.id(id)
             writer.text(reason)
+        case .overdue(let number, let holding, let overdue):
+            writer.u8(11)
+            writer.integer(number)
+            holding.write(to: &writer)
+            overdue.write(to: &writer)
         }
     }
 
@@ -190,6 +199,12 @@ package enum Proposal {
                 change,
                 id: try reader.id("id"),
                 reason: try reader.text("reason")
+            )
+        case 11:
+            self = .overdue(
+                number: try reader.integer("number"),
+                holding: try Holding(from: &reader),
+                try OverdueAttempt(from: &reader)
             )
         default: throw .invalid(field: "proposal")
         }

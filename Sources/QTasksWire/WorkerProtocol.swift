@@ -78,7 +78,7 @@ package struct WorkerProcess: Hashable, Sendable {
 ///
 /// worker ID (16), process (28), parent's pid (4), slots (4), window (8), names (count 2, then each
 /// behind its count of bytes, 1), running and done (holdings), then, from those who have something to
-/// say there, flags (1: bit 0 it reads the store).
+/// say there, flags (1: bit 0 it reads the store, bit 1 it sends `RUNNING`).
 package struct Hello: Sendable, Equatable {
     package var worker: WorkerID
     package var process: WorkerProcess
@@ -95,6 +95,8 @@ package struct Hello: Sendable, Equatable {
     package var done: [Holding]
     /// Large arguments may be told it by their place in the store, which it can open.
     package var readsStore: Bool
+    /// It says when limited attempts begin, and when they have returned, see ``RunningAttempt``.
+    package var reportsRunning: Bool
 
     package init(
         worker: WorkerID,
@@ -105,7 +107,8 @@ package struct Hello: Sendable, Equatable {
         names: [String],
         running: [Holding],
         done: [Holding],
-        readsStore: Bool = false
+        readsStore: Bool = false,
+        reportsRunning: Bool = false
     ) {
         self.worker = worker
         self.process = process
@@ -116,6 +119,7 @@ package struct Hello: Sendable, Equatable {
         self.running = running
         self.done = done
         self.readsStore = readsStore
+        self.reportsRunning = reportsRunning
     }
 
     package func encoded(number: UInt64 = 0) -> [UInt8] {
@@ -132,7 +136,8 @@ package struct Hello: Sendable, Equatable {
         }
         writer.holdings(running)
         writer.holdings(done)
-        if readsStore { writer.u8(1) }
+        let flags: UInt8 = (readsStore ? 1 : 0) | (reportsRunning ? 2 : 0)
+        if flags != 0 { writer.u8(flags) }
         return writer.bytes
     }
 
@@ -150,7 +155,9 @@ package struct Hello: Sendable, Equatable {
         }
         running = try reader.holdings("running")
         done = try reader.holdings("done")
-        readsStore = reader.isAtEnd ? false : try reader.u8("flags") & 1 != 0
+        let flags = reader.isAtEnd ? 0 : try reader.u8("flags")
+        readsStore = flags & 1 != 0
+        reportsRunning = flags & 2 != 0
     }
 }
 

@@ -89,11 +89,19 @@ extension WorkerState {
         guard session != .none else {
             handBacks.removeAll(keepingCapacity: true)
             unreadables.removeAll(keepingCapacity: true)
+            reports.removeAll(keepingCapacity: true)
             return
         }
         if session == .welcomed {
             messages.append(hello())
             session = .greeted
+            // all of them: the Broker may be another
+            reports = held.values.filter { $0.deadline != nil && $0.phase != .queued }
+                .map { report(of: $0) }
+        }
+        if !reports.isEmpty {
+            messages.append(RunningAttempt.encoded(reports))
+            reports.removeAll(keepingCapacity: true)
         }
         if !handBacks.isEmpty {
             messages.append(HandBack(holdings: handBacks).encoded())
@@ -125,7 +133,8 @@ extension WorkerState {
             names: rules.map(\.name),
             running: Array(running),
             done: outbox.holdings,
-            readsStore: readsStore
+            readsStore: readsStore,
+            reportsRunning: true
         ).encoded(number: greeting)
     }
 

@@ -27,7 +27,7 @@ extension WorkerState {
         case .retire: leave()
         case .error: note(.refusedByBroker(try ErrorMessage.read(from: &reader)))
         case .add, .get, .cancel, .requeue, .ping, .inspect, .compact, .added, .records, .changed,
-            .pong, .inspected, .compacted, .hello, .credit, .handBack, .goodbye, .results,
+            .pong, .inspected, .compacted, .hello, .credit, .handBack, .goodbye, .running, .results,
             .starterHello, .exit,
             .drain, .stop, .ready,
             .drained, .propose, .stopStorage, .opened, .snapshot, .verdicts, .storageFailed,
@@ -48,6 +48,7 @@ extension WorkerState {
         // HELLO doesn't list them, which says the same.
         handBacks.removeAll(keepingCapacity: true)
         unreadables.removeAll(keepingCapacity: true)
+        reports.removeAll(keepingCapacity: true)
     }
 
     private mutating func reconciled(_ reader: inout WireReader, now: Now) throws(WireError) {
@@ -150,10 +151,13 @@ extension WorkerState {
     /// The lease is no longer ours: another's result will count.
     private mutating func abandon(_ lease: Lease) {
         outbox.remove(lease)
-        guard let task = held[lease] else { return }
+        // whoever says so waits for its end
+        guard let task = held[lease] else { return reports.append(RunningAttempt(returned: lease)) }
         note(.abandoned(task.delivery.id))
         switch task.phase {
-        case .queued: unqueue(lease)
+        case .queued:
+            unqueue(lease)
+            reports.append(RunningAttempt(returned: lease))
         case .running, .stopping:
             forgetLimit(of: task)
             held[lease]?.phase = .over

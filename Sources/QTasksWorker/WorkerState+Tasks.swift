@@ -21,11 +21,33 @@ extension WorkerState {
                 let (sum, overflow) = now.monotonic.addingReportingOverflow(limit)
                 let deadline = overflow ? UInt64.max : sum
                 held.values[index].deadline = deadline
+                reports.append(report(of: held.values[index]))
                 limited += 1
                 limitAt = min(limitAt ?? .max, deadline)
             }
             starts.append(delivery)
         }
+    }
+
+    /// What the Broker should know of an attempt with a deadline.
+    func report(of task: Held) -> RunningAttempt {
+        let delivery = task.delivery
+        let rules = rules[delivery.handler]
+        let failures = delivery.failures == .max ? .max : delivery.failures + 1
+        return RunningAttempt(
+            lease: delivery.lease,
+            deadline: task.deadline ?? .max,
+            startedAt: task.startedAt.wall,
+            retryMilliseconds: rules.retry.delayMilliseconds(afterFailures: failures, random: 0.5),
+            maxAttempts: rules.retriesTimeLimit
+                ? delivery.maxAttempts ?? rules.retry.maxAttempts : 1
+        )
+    }
+
+    /// A handler has returned whose end the Broker may be waiting for.
+    mutating func reportReturn(of task: Held) {
+        guard task.deadline != nil || task.phase == .over else { return }
+        reports.append(RunningAttempt(returned: task.delivery.lease))
     }
 
     /// In nanoseconds; `nil`: it may take for ever.

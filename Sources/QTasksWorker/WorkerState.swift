@@ -112,6 +112,7 @@ package struct WorkerState: Sendable {
     // What the turn has come to so far.
     var handBacks: [Holding] = []
     var unreadables: [Holding] = []
+    var reports: [RunningAttempt] = []
     var packer: ResultPacker
     var cancels: [TaskDelivery] = []
     var resendsAll = false
@@ -201,6 +202,7 @@ package struct WorkerState: Sendable {
         let task = held.values[index]
         guard task.phase != .queued else { return }
         held.remove(at: index)
+        reportReturn(of: task)
         occupied -= 1
         ahead.add(now.monotonic - min(now.monotonic, task.startedAt.monotonic))
         guard task.phase != .over else {
@@ -220,6 +222,7 @@ package struct WorkerState: Sendable {
     package mutating func unreadable(_ lease: Lease) {
         guard let task = held[lease], task.phase != .queued else { return }
         held[lease] = nil
+        reportReturn(of: task)
         occupied -= 1
         guard task.phase != .over else {
             over -= 1

@@ -49,6 +49,7 @@ struct BrokerBench {
         case count(number: UInt64)
         case compact(number: UInt64)
         case change(number: UInt64, TaskChange, TaskID)
+        case overdue(number: UInt64, Holding, OverdueAttempt)
     }
 
     init(_ change: (inout QueueConfig) -> Void = { _ in }, opened: Bool = true) throws {
@@ -178,7 +179,7 @@ struct BrokerBench {
                 try verdicts(
                     .released(number: number, holding: holding, status: .new, isSuspect: isShared)
                 )
-            case .watch, .read, .worker, .count, .compact, .reader, .change:
+            case .watch, .read, .worker, .count, .compact, .reader, .change, .overdue:
                 proposals.append(proposal)
             }
         }
@@ -411,6 +412,8 @@ struct BrokerBench {
         case .worker(let id, _): proposals.append(.worker(id))
         case .count(let number): proposals.append(.count(number: number))
         case .compact(let number): proposals.append(.compact(number: number))
+        case .overdue(let number, let holding, let overdue):
+            proposals.append(.overdue(number: number, holding, overdue))
         case .change(let number, let change, let id, _):
             proposals.append(.change(number: number, change, id))
         }

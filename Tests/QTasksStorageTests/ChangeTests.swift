@@ -2,6 +2,7 @@
 //
 // CANCEL and REQUEUE of recovery.md, chapter 4: what holds, and what is answered where it doesn't.
 
+import AppendLog
 import QTasksModel
 import QTasksStorage
 import QTasksWire
@@ -203,5 +204,76 @@ struct `A requeue` {
         try bench.reopen()
         let record = try #require(try bench.record(id))
         #expect(record.status == .new && record.epoch == 1 && record.outcome == nil)
+    }
+}
+
+@Suite
+struct `An attempt whose worker was ended over its limit` {
+    private static let began = Timestamp(nanoseconds: 900_000_000_000)
+    var bench = Bench()
+
+    private func overdue(_ id: TaskID, _ lease: Lease, maxAttempts: UInt32) -> Proposal {
+        let attempt = RunningAttempt(
+            lease: lease,
+            deadline: 1,
+            startedAt: Self.began,
+            retryMilliseconds: 500,
+            maxAttempts: maxAttempts
+        )
+        return .overdue(
+            number: 4,
+            holding: Holding(id: id, lease: lease),
+            OverdueAttempt(worker: Bench.worker, attempt)
+        )
+    }
+
+    @Test mutating func `ends as an error of that type, with no death counted (P4)`() throws {
+        let id = try bench.runningTask(first)
+        bench.propose(overdue(id, first, maxAttempts: 1))
+        let holding = Holding(id: id, lease: first)
+        #expect(try bench.synced() == [.finished(holding, .committed, .error, nil)])
+        let record = try #require(try bench.record(id))
+        #expect(record.status == .error && record.deaths == 0 && record.failures == 1)
+        #expect(record.startedAt == Self.began && record.finishedAt == bench.now.wall)
+        guard case .error(let failure) = record.outcome else {
+            Issue.record("\(record)")
+            return
+        }
+        #expect(failure.type == TaskFailure.timeLimitType)
+    }
+
+    @Test mutating func `is tried again as its policy says`() throws {
+        let id = try bench.runningTask(first)
+        bench.propose(overdue(id, first, maxAttempts: 2))
+        _ = try bench.synced()
+        #expect(try bench.status(id) == .scheduled)
+        bench.now.monotonic += 500_000_000
+        bench.lease(id, second)
+        _ = try bench.synced()
+        bench.propose(overdue(id, second, maxAttempts: 2))
+        _ = try bench.synced()
+        #expect(try bench.status(id) == .error)
+    }
+
+    @Test mutating func `has ended as its worker said, where that arrived before (P2, H26)`() throws
+    {
+        let id = try bench.runningTask(first)
+        bench.deliver([overdue(id, first, maxAttempts: 1)])
+        bench.push(id, first)
+        bench.state.decideReleases(now: bench.now, log: bench.log)
+        let told = try bench.synced()
+        #expect(told.last == .released(4, .success, isSuspect: false))
+        #expect(try bench.status(id) == .success)
+    }
+
+    @Test mutating func `waits for room in the log (P9)`() throws {
+        let id = try bench.runningTask(first)
+        bench.log.refusal = .outOfSpace(bytes: 100, preparedBytesLeft: 0)
+        bench.propose(overdue(id, first, maxAttempts: 1))
+        #expect(try bench.synced() == [])
+        #expect(bench.state.awaitsSpace)
+        bench.log.refusal = nil
+        bench.state.spaceMayBeBack(now: bench.now, log: bench.log)
+        #expect(try bench.status(id) == .error)
     }
 }

@@ -174,6 +174,37 @@ struct `A time limit` {
         #expect(bench.started == [1, 2].map(Bench.lease))
     }
 
+    @Test func `is told to the Broker as the attempt begins, and when its handler has returned`()
+        throws
+    {
+        var bench = try Bench.inSession(
+            handlers: [
+                Bench.handler("work", retry: Self.policy, timeLimit: .seconds(5)),
+                Bench.handler("endless"),
+            ],
+            slots: 2
+        )
+        try bench.work([1])
+        let report = RunningAttempt(
+            lease: Bench.lease(1),
+            deadline: bench.now.monotonic + 5 * Bench.second,
+            startedAt: bench.now.wall,
+            retryMilliseconds: 7000,
+            maxAttempts: 3
+        )
+        #expect(bench.reports == [report])
+        // the handler goes on past its limit
+        try bench.pass(5 * Bench.second)
+        #expect(bench.reports == [report])
+        // to another Broker all is told anew
+        try bench.welcome(incarnation: 2)
+        #expect(bench.hello?.running == [] && bench.hello?.reportsRunning == true)
+        #expect(bench.reports == [report, report])
+        try bench.reconcile([])
+        try bench.finish(1)
+        #expect(bench.reports == [report, report, RunningAttempt(returned: Bench.lease(1))])
+    }
+
     @Test func `of the add goes before the handler's`() throws {
         var bench = try Bench.inSession(handlers: [Bench.handler("work", timeLimit: .seconds(5))])
         try bench.work([1], timeLimitMilliseconds: 1500)

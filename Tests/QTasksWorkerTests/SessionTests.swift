@@ -95,6 +95,16 @@ struct `A worker's session` {
         #expect(bench.hello?.done == [Bench.holding(2)])
     }
 
+    @Test func `says of whatever it was to abandon when it holds no slot any more`() throws {
+        var bench = try Bench.inSession(slots: 1)
+        try bench.work([1, 2])
+        try bench.reconcile([1, 2, 7].map { (Bench.lease($0), .abandon) })
+        #expect(bench.reports == [2, 7].map { RunningAttempt(returned: Bench.lease($0)) })
+        try bench.finish(1)
+        #expect(bench.reports.last == RunningAttempt(returned: Bench.lease(1)))
+        #expect(bench.reports.count == 3 && bench.pushed.isEmpty)
+    }
+
     @Test func `ignores a task that it holds already, running or done`() throws {
         var bench = try Bench.inSession(slots: 1)
         try bench.work([1, 2])

@@ -33,6 +33,7 @@ struct Bench {
     var notes: [WorkerNote] = []
 
     enum Said: Equatable {
+        case running([RunningAttempt])
         case hello(Hello)
         case credit(UInt64)
         case handBack([Holding])
@@ -203,7 +204,7 @@ struct Bench {
             switch said {
             case .hello(let hello): windows = [hello.window]
             case .credit(let window): windows.append(window)
-            case .handBack, .unreadable, .goodbye: break
+            case .handBack, .unreadable, .running, .goodbye: break
             }
         }
         return windows
@@ -212,6 +213,13 @@ struct Bench {
     var handedBack: [Holding] {
         said.flatMap { said in
             if case .handBack(let holdings) = said { holdings } else { [Holding]() }
+        }
+    }
+
+    /// What the Broker was told of limited attempts, since the beginning.
+    var reports: [RunningAttempt] {
+        said.flatMap { said in
+            if case .running(let attempts) = said { attempts } else { [RunningAttempt]() }
         }
     }
 
@@ -254,6 +262,7 @@ struct Bench {
                 let message = try HandBack(from: &reader)
                 return message.isUnreadable
                     ? .unreadable(message.holdings) : .handBack(message.holdings)
+            case .running: return .running(try RunningAttempt.read(from: &reader))
             case .goodbye: return .goodbye
             default: throw WireError.invalid(field: "command")
             }

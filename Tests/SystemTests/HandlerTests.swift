@@ -67,6 +67,32 @@ extension `A running system` {
             }
         }
 
+        @Test
+        func `goes on past its limit is ended with its worker, and harms no neighbour (P4)`()
+            async throws
+        {
+            try await Bed.use { bed in
+                let system = try bed.system(workers: 1, "--slots", "2")
+                let neighbour = try bed.add("hold", "\"x\"")
+                try bed.waitForEvents("hold")
+                let stubborn = try bed.finalRecord(try bed.add("stubborn"))
+                #expect(stubborn["status"].text == "error")
+                #expect(stubborn["error"]["type"].text == "TimeLimit")
+                // the gate stays shut: neither returns by itself
+                try bed.waitForEvents("hold", count: 2)
+                let workers = Set(bed.executions("hold").map(\.worker))
+                #expect(workers.count == 2, "its worker was replaced")
+                bed.openGate()
+                let record = try bed.finalRecord(neighbour)
+                #expect(record["status"].text == "success")
+                #expect(record["deaths"].integer == 0 && record["failures"].integer == 0)
+                #expect(bed.executions("returned").isEmpty)
+                let story = try bed.command("explain", neighbour).output
+                #expect(story.contains("ended for another task"), "\(story)")
+                #expect(try system.members().count { $0.role == "worker" } == 1)
+            }
+        }
+
         @Test(arguments: ["exitOnce", "trapOnce"])
         func `ends its process has its task run elsewhere`(name: String) async throws {
             try await Bed.use { bed in

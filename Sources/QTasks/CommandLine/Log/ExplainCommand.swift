@@ -210,6 +210,7 @@ private struct HistoryText {
             case .handedBack: "its worker handed it back"
             case .drain: "the system was stopping"
             case .goneBefore: "its worker was gone"
+            case .neighbour: "its worker was ended for another task that went on too long"
             case .unreadable: "its worker could not read its arguments in the store"
             }
         if isCounted { text += ", counted as a death" }
