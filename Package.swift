@@ -24,6 +24,7 @@ let package = Package(
     products: [
         .library(name: "QTasks", targets: ["QTasks"]),
         .executable(name: "qtasks", targets: ["QTasksTool"]),
+        .executable(name: "simulator", targets: ["Simulator"]),
         .executable(name: "wordcount", targets: ["wordcount"]),
     ],
     dependencies: [
@@ -115,7 +116,8 @@ let package = Package(
             name: "QTasksSimulator",
             dependencies: [
                 "AppendLog", "CLinux", "QTasksBroker", "QTasksClient", "QTasksModel",
-                "QTasksStorage", "QTasksWire", "QTasksWorker", "ZeroMQ", heap,
+                "QTasksProcess", "QTasksStorage", "QTasksWire", "QTasksWorker", "ZeroMQ", arguments,
+                heap,
             ],
             swiftSettings: strict
         ),
@@ -127,6 +129,11 @@ let package = Package(
                 "AppendLog", "CLinux", "QTasks", "QTasksModel", "QTasksProcess", "QTasksStorage",
                 "QTasksWire", "ZeroMQ", arguments,
             ],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "Simulator",
+            dependencies: ["QTasksSimulator", arguments],
             swiftSettings: strict
         ),
         .executableTarget(

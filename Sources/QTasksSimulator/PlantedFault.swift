@@ -35,6 +35,20 @@ package enum PlantedFault: String, CaseIterable, Sendable {
 }
 
 extension PlantedFault {
+    /// As `--plant` names it: `stale-lease-accepted`.
+    package var name: String {
+        rawValue.reduce(into: "") { name, letter in
+            name += letter.isUppercase ? "-\(letter.lowercased())" : "\(letter)"
+        }
+    }
+
+    package init?(name: String) {
+        guard let fault = Self.allCases.first(where: { $0.name == name }) else { return nil }
+        self = fault
+    }
+}
+
+extension PlantedFault {
     /// Twice as far as any run's log goes.
     private static let mirror: UInt64 = 1_000_000
 
