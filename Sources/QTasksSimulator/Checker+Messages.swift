@@ -28,16 +28,22 @@ extension Checker {
             case .error:
                 let refusal = try ErrorMessage.read(from: &reader)
                 // a compaction, while Storage can't open the store
-                if refusal.code != .storageUnavailable { fail("a client is refused: \(refusal)") }
+                if refusal.code != .storageUnavailable, !isStopping(refusal.code) { fail("a client is refused: \(refusal)") }
             default: break
             }
         }
+    }
+
+    /// The system is being stopped: the client tries again.
+    private func isStopping(_ code: RefusalCode) -> Bool {
+        code == .stopping && world.hasBeenStopped
     }
 
     private func check(_ receipt: AddReceipt) {
         switch receipt.verdict {
         case .refused(let refusal) where refusal.code == .storageUnavailable:
             break  // Storage was killed twice before it had opened: the client tries again
+        case .refused(let refusal) where isStopping(refusal.code): break
         case .refused(let refusal):
             fail("the add of \(name(receipt.id)) is refused: \(refusal)")
         case .added, .exists:
@@ -60,6 +66,7 @@ extension Checker {
 
     private func check(_ reply: RecordReply) throws {
         if reply.state == .notFound, mayBeUnknown(reply.id) { return }
+        if reply.state == .stopping, world.hasBeenStopped { return }
         guard reply.state == .found else {
             return fail("the wait for \(name(reply.id)) ends as \(reply.state)")
         }

@@ -3,13 +3,18 @@
 /// What can go wrong in a run, and is counted where it really struck.
 package enum FaultKind: Int, CaseIterable, Sendable {
     // Processes.
-    case killWorker, killStorage, killBroker, killClient, killAll
+    case killWorker, killStorage, killBroker, killStarter, killClient, killAll
     /// SIGSTOP, and SIGCONT later.
     case stall
     case workerLeaves
+    /// The Starter is asked to stop, drains, and is started again.
+    case stop
+    case clientGivesUp
 
     // The network.
     case brokenSession, messageLost, messageLate
+    /// A connection that breaks delivers its last message twice, which ZeroMQ itself never does.
+    case messageRepeated
     /// What an older connection still delivers is read after what a newer one brought.
     case messageReordered
 
@@ -18,6 +23,14 @@ package enum FaultKind: Int, CaseIterable, Sendable {
     /// A power failure found bytes that were not synced.
     case unsyncedBytes
     case slowDisk
+    /// `EIO`.
+    case writeError, syncError
+    /// `ENOSPC`, until there is room again.
+    case diskFull
+    /// A bit turned over in the newest meta page, or in a segment.
+    case metaRot, segmentRot
+    /// The wall clock is set, either way; the time since the boot goes on.
+    case clockStep
     /// What a reference pointed to is gone, or can't be read.
     case placeGone
 

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import AppendLog
 import QTasksModel
 import QTasksStorage
 import QTasksWorker
@@ -72,6 +73,15 @@ struct Scenario {
             case breakSession
             case pauseWorker, pauseBroker, pauseStorage, pauseClient
             case leave
+            /// SIGTERM to the Starter, and `kill -9`.
+            case stop, killStarter
+            /// The wall clock is set by so many nanoseconds.
+            case stepClock(Int64)
+            /// After so many calls the next of its kind fails.
+            case failDisk(SimulatedDisk.Call, after: Int)
+            /// So many bytes are left, for so long.
+            case fillDisk(room: Int, for: UInt64)
+            case rotMeta, rotSegment
             /// Something happens right after the next message on one kind of connection.
             case trap(Address, Trap)
         }
@@ -99,6 +109,9 @@ struct Scenario {
 
     /// From which size on arguments and results are told by their place: in every other seed none are.
     var placedBytesMin: Int { seed.isMultiple(of: 2) ? .max : 60 + Int(seed % 7) * 20 }
+
+    /// How long running tasks may take to end when the system is stopped.
+    var graceMilliseconds: UInt64 = 0
 
     /// From here on nothing goes wrong any more.
     var calmAt: UInt64
@@ -129,6 +142,7 @@ struct Scenario {
         planTasks(&random)
         planSteps(&random)
         planFaults(&random)
+        planHost()
         if keepsShortly { planRetention() }
     }
 

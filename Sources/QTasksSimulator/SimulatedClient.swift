@@ -72,8 +72,12 @@ final class SimulatedClient: SimulatedProcess {
             }
             for (id, report) in zip(ids, reports) { world.checker.clientHeard(of: id, report) }
         case .success(.pong), .success(.inspected), .success(.compacted): break
-        // Storage was killed twice before it had opened: nobody compacts then
-        case .failure(let error) where ids.isEmpty && error.code == .storageUnavailable: break
+        // Storage was killed twice before it had opened, or the system is stopped: nobody compacts then
+        case .failure(let error)
+        where ids.isEmpty
+            && (error.code == .storageUnavailable
+                || error.code == .stopping && world.hasBeenStopped):
+            break
         case .failure(let error): world.checker.fail("\(name): \(error)")
         }
     }

@@ -41,6 +41,12 @@ struct Pipe {
 
     mutating func removeAll() { messages.removeAll() }
 
+    /// The last message is there twice.
+    mutating func repeatLast() {
+        guard let last = messages.last else { return }
+        messages.append(last)
+    }
+
     /// Keeps the first `count` messages, which come later by `delay`.
     mutating func keep(_ count: Int, delay: UInt64) {
         messages.removeLast(messages.count - count)
@@ -59,6 +65,9 @@ final class Connection {
 
     /// Nothing more gets through.
     var isBroken = false
+
+    /// The binding side has read something of it.
+    var hasSpoken = false
 
     /// The binding side has noticed.
     var isGoneForBound = false
@@ -197,7 +206,11 @@ final class SimulatedNetwork {
             !connection.isGoneForBound
         else { return false }
         world.trace(bound.owner.name, .sent(connection.socket.owner.name, bytes))
-        guard !connection.isBroken, let bytes = passed(bytes, in: connection) else { return true }
+        guard !connection.isBroken else {
+            world.count(.messageLost)
+            return true
+        }
+        guard let bytes = passed(bytes, in: connection) else { return true }
         let arrival = connection.toSocket.put(bytes, arrival: world.time + world.messageDelay())
         let owner = connection.socket.owner
         world.at(arrival) { owner.wake() }
@@ -212,7 +225,7 @@ final class SimulatedNetwork {
     }
 
     private func put(_ bytes: [UInt8], to bound: BoundSocket, in connection: Connection) {
-        guard !connection.isBroken else { return }
+        guard !connection.isBroken else { return world.count(.messageLost) }
         let arrival = connection.toBound.put(bytes, arrival: world.time + world.messageDelay())
         world.at(arrival) { bound.owner.wake() }
     }
@@ -242,6 +255,12 @@ final class SimulatedNetwork {
             guard !ready.isEmpty else { break }
             let connection = world.random.pick(ready)
             let bytes = connection.toBound.take()
+            if connection.isBroken, connection.socket.connection !== connection,
+                connection.socket.connection?.hasSpoken == true
+            {
+                world.count(.messageReordered)
+            }
+            connection.hasSpoken = true
             world.trace(bound.owner.name, .read(connection.socket.owner.name, bytes))
             messages.append((connection, bytes))
         }
@@ -287,6 +306,7 @@ final class SimulatedNetwork {
         connection.isBroken = true
         open.removeAll { $0 === connection }
         // IMMEDIATE: what the connecting side has not read is gone
+        for _ in connection.toSocket.messages { world.count(.messageLost) }
         connection.toSocket.removeAll()
         if connection.bound.owner.isAlive { leaveRest(of: connection) }
         let socket = connection.socket
@@ -307,7 +327,12 @@ final class SimulatedNetwork {
         let kept = isBroker ? 0 : world.random.between(0...connection.toBound.messages.count)
         let isLate = world.random.chance(50)
         let delay = isLate ? world.random.nanoseconds(0...150 * .millisecond) : 0
+        for _ in kept..<connection.toBound.messages.count { world.count(.messageLost) }
         connection.toBound.keep(kept, delay: delay)
+        if kept > 0, !world.isCalm, world.random.chance(20) {
+            connection.toBound.repeatLast()
+            world.count(.messageRepeated)
+        }
         let owner = connection.bound.owner
         for message in connection.toBound.messages {
             world.at(max(world.time, message.arrival)) { owner.wake() }

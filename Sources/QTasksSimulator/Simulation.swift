@@ -52,6 +52,8 @@ package enum Simulation {
         package internal(set) var forgotten = 0
         package internal(set) var addedAgain = 0
         package internal(set) var openedWithout = 0
+        /// Runs that ended because the damage that was done to a segment was reported.
+        package internal(set) var reportedDamage = 0
 
         package init() {}
 
@@ -74,6 +76,7 @@ package enum Simulation {
             left.forgotten += right.forgotten
             left.addedAgain += right.addedAgain
             left.openedWithout += right.openedWithout
+            left.reportedDamage += right.reportedDamage
         }
     }
 

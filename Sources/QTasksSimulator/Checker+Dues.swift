@@ -1,0 +1,76 @@
+// Part of QTasks. License: see LICENSE.
+//
+// When a delayed task may be leased, whatever the log says of it and the wall clock is set to.
+
+import QTasksModel
+import QTasksStorage
+import QTasksWire
+
+/// A moment on both clocks; within one boot the one counts that nobody sets.
+struct Due {
+    var bootID: TaskID
+    var monotonic: UInt64
+    var wall: Timestamp
+
+    /// The same by the clock of the boot that Storage was opened in last.
+    var reckoned: UInt64
+}
+
+extension Checker {
+    /// A delay is elapsed time.
+    ///
+    /// After a restart of the host it is not over before it is by the wall clock, as that was when the store
+    /// was opened (H35): while the system runs, a step changes nothing.
+    func checkDue(_ record: Ledger.Record) {
+        record.bytes.withUnsafeBytes { bytes in
+            switch StoredKind(rawValue: record.kind) {
+            case .add:
+                guard let id = StoredKind.add.taskID(in: bytes) else { return }
+                let number = world.scenario.number(of: id)
+                attempts[id] = nil
+                dues[id] = nil
+                guard number >= 0,
+                    case .after(let wait) = world.scenario.tasks[number].submission.start
+                else { return }
+                dues[id] = due(after: wait)
+            case .finish:
+                var reader = WireReader(bytes)
+                guard let finish = try? StoredFinish(from: &reader), finish.status == .scheduled,
+                    let entry = try? ResultEntry(finish.result),
+                    case .retry(_, let wait, _) = entry.outcome
+                else { return }
+                dues[entry.id] = due(after: wait)
+            case .lease:
+                guard let id = StoredKind.lease.taskID(in: bytes) else { return }
+                checkLease(of: id)
+            default: break
+            }
+        }
+    }
+
+    private func due(after milliseconds: UInt64) -> Due {
+        let now = world.now
+        let wait = milliseconds * .millisecond
+        return Due(
+            bootID: world.bootID,
+            monotonic: now.monotonic + wait,
+            wall: Timestamp(nanoseconds: now.wall.nanoseconds + Int64(wait)),
+            reckoned: now.monotonic + wait
+        )
+    }
+
+    private func checkLease(of id: TaskID) {
+        guard let due = dues[id], due.reckoned > world.now.monotonic else { return }
+        fail("\(name(id)) is leased before its delay is over")
+    }
+
+    /// Storage has opened the store, and reads from it when tasks are due.
+    func reckonDues() {
+        let now = world.now
+        for (id, due) in dues {
+            let left = max(0, due.wall.nanoseconds - now.wall.nanoseconds)
+            dues[id]?.reckoned =
+                due.bootID == world.bootID ? due.monotonic : now.monotonic + UInt64(left)
+        }
+    }
+}
