@@ -116,7 +116,8 @@ let package = Package(
             name: "QTasksSimulator",
             dependencies: [
                 "AppendLog", "CLinux", "QTasksBroker", "QTasksClient", "QTasksModel",
-                "QTasksProcess", "QTasksStarter", "QTasksStorage", "QTasksWire", "QTasksWorker", "ZeroMQ", arguments,
+                "QTasksProcess", "QTasksStarter", "QTasksStorage", "QTasksWire", "QTasksWorker",
+                "ZeroMQ", arguments,
                 heap,
             ],
             swiftSettings: strict

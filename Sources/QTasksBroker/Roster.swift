@@ -40,6 +40,10 @@ struct WorkerEntry {
     /// Leases it was sent and that have not ended.
     var leases: Set<Lease> = []
 
+    /// Leases whose results it said it has, and that were over by what Storage had told then: the next Storage may
+    /// not have their ends, which were perhaps not written.
+    var unwrittenResults: Set<Lease> = []
+
     /// It runs a suspect, and nothing beside it.
     var isExclusive = false
 

@@ -12,8 +12,13 @@ struct Due {
     var monotonic: UInt64
     var wall: Timestamp
 
-    /// The same by the clock of the boot that Storage was opened in last.
+    /// The same by the clock of the boot that Storage was opened in last, at the earliest of all openings
+    /// in it: a checkpoint keeps what one of them made of it.
     var reckoned: UInt64
+    var reckonedIn: TaskID
+
+    /// By this world's time, which nobody sets and no boot ends.
+    var elapsed: UInt64
 }
 
 extension Checker {
@@ -55,22 +60,28 @@ extension Checker {
             bootID: world.bootID,
             monotonic: now.monotonic + wait,
             wall: Timestamp(nanoseconds: now.wall.nanoseconds + Int64(wait)),
-            reckoned: now.monotonic + wait
+            reckoned: now.monotonic + wait,
+            reckonedIn: world.bootID,
+            elapsed: world.time + wait
         )
     }
 
     private func checkLease(of id: TaskID) {
-        guard let due = dues[id], due.reckoned > world.now.monotonic else { return }
+        // one that was leased before is due since then
+        guard let due = dues[id], ledger.tasks[id]?.status == .scheduled else { return }
+        // what has really passed is never too early, whatever the wall clock was set to meanwhile
+        guard due.reckoned > world.now.monotonic, due.elapsed > world.time else { return }
         fail("\(name(id)) is leased before its delay is over")
     }
 
     /// Storage has opened the store, and reads from it when tasks are due.
     func reckonDues() {
         let now = world.now
-        for (id, due) in dues {
+        for (id, due) in dues where due.bootID != world.bootID {
             let left = max(0, due.wall.nanoseconds - now.wall.nanoseconds)
-            dues[id]?.reckoned =
-                due.bootID == world.bootID ? due.monotonic : now.monotonic + UInt64(left)
+            let earlier = due.reckonedIn == world.bootID ? due.reckoned : .max
+            dues[id]?.reckoned = min(earlier, now.monotonic + UInt64(left))
+            dues[id]?.reckonedIn = world.bootID
         }
     }
 }

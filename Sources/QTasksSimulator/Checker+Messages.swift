@@ -28,7 +28,9 @@ extension Checker {
             case .error:
                 let refusal = try ErrorMessage.read(from: &reader)
                 // a compaction, while Storage can't open the store
-                if refusal.code != .storageUnavailable, !isStopping(refusal.code) { fail("a client is refused: \(refusal)") }
+                if refusal.code != .storageUnavailable, !isStopping(refusal.code) {
+                    fail("a client is refused: \(refusal)")
+                }
             default: break
             }
         }
@@ -67,6 +69,8 @@ extension Checker {
     private func check(_ reply: RecordReply) throws {
         if reply.state == .notFound, mayBeUnknown(reply.id) { return }
         if reply.state == .stopping, world.hasBeenStopped { return }
+        // whoever asked for the end with a deadline
+        if reply.state == .timedOut, world.isSomebodyImpatient { return }
         guard reply.state == .found else {
             return fail("the wait for \(name(reply.id)) ends as \(reply.state)")
         }
@@ -138,7 +142,10 @@ extension Checker {
             switch header.command {
             case .opened: order.reset()
             case .snapshot:
-                while !reader.isAtEnd { order.heard(try SnapshotItem(from: &reader), ledger) }
+                while !reader.isAtEnd {
+                    let item = try SnapshotItem(from: &reader)
+                    order.heard(world.plant?.truth(of: item, world) ?? item, ledger)
+                }
             case .verdicts:
                 _ = try reader.raw(16, "watermarks")
                 while !reader.isAtEnd { order.heard(try Verdict(from: &reader), ledger) }

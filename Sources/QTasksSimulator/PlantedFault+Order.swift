@@ -38,6 +38,25 @@ extension PlantedFault {
         return QueuedPlace(sequence: Self.moved + UInt64(position), handle: place.handle)
     }
 
+    /// What the snapshot would have said, for whoever watches the order.
+    func truth(of item: SnapshotItem, _ world: World) -> SnapshotItem {
+        guard self == .orderByPosition else { return item }
+        func truth(_ place: QueuedPlace) -> QueuedPlace {
+            guard place.sequence >= Self.moved else { return place }
+            let sequence = world.carried[Int(place.sequence - Self.moved)]
+            return QueuedPlace(sequence: sequence, handle: place.handle)
+        }
+        switch item {
+        case .queued(var run):
+            run.places = run.places.map(truth)
+            return .queued(run)
+        case .scheduled(var placement, let due):
+            placement.place = truth(placement.place)
+            return .scheduled(placement, due: due)
+        case .running, .worker, .end: return item
+        }
+    }
+
     /// So that Storage finds the tasks that stand elsewhere.
     func byPositionBack(
         _ reader: inout WireReader,

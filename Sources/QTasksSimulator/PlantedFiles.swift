@@ -1,11 +1,15 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
+import Synchronization
 
 /// The disk as a log sees it that makes a mistake with its files: between the log and the disk.
 final class PlantedFiles: LogFiles {
     let disk: SimulatedDisk
     let plant: PlantedFault
+
+    /// The meta page's file, by whoever has it open.
+    private let metaFiles = Mutex<Set<LogFileHandle>>([])
 
     init(_ disk: SimulatedDisk, _ plant: PlantedFault) {
         self.disk = disk
@@ -13,10 +17,17 @@ final class PlantedFiles: LogFiles {
     }
 
     func open(_ path: String, _ mode: LogFileMode) throws(AppendLogError) -> LogFileHandle {
-        try disk.open(path, mode)
+        let file = try disk.open(path, mode)
+        if path == Self.meta { metaFiles.withLock { _ = $0.insert(file) } }
+        return file
     }
 
-    func close(_ file: LogFileHandle) { disk.close(file) }
+    private static let meta = "\(World.store)/meta"
+
+    func close(_ file: LogFileHandle) {
+        metaFiles.withLock { _ = $0.remove(file) }
+        disk.close(file)
+    }
 
     func read(
         _ file: LogFileHandle,
@@ -42,12 +53,14 @@ final class PlantedFiles: LogFiles {
             // the pages are clean now: the second call has nothing to do, and so nothing to complain of
             try disk.syncData(file)
         }
-        if plant == .filesOfTheOlderMetaDeleted { removeUnnamed() }
+        if plant == .filesOfTheOlderMetaDeleted, metaFiles.withLock({ $0.contains(file) }) {
+            removeUnnamed()
+        }
     }
 
     /// Removes what the newest meta page alone doesn't name.
     private func removeUnnamed() {
-        guard let meta = disk.contents(of: "\(World.store)/meta"), meta.count >= 8192 else { return }
+        guard let meta = disk.contents(of: Self.meta), meta.count >= 8192 else { return }
         func number(_ offset: Int, _ bytes: Int) -> UInt64 {
             meta[offset..<offset + bytes].reversed().reduce(0) { $0 << 8 | UInt64($1) }
         }

@@ -25,7 +25,8 @@ extension Scenario {
             guard case .stepClock(let step) = fault.kind else { return sum }
             return sum + step.magnitude
         }
-        return 600 * .second + steps + (keepsShortly ? (UInt64(Self.shortSecondsMax) + 60) * .second : 0)
+        return 600 * .second + steps
+            + (keepsShortly ? (UInt64(Self.shortSecondsMax) + 60) * .second : 0)
     }
 
     /// Short times for finished tasks, and hours in which nothing happens, so that those times pass while

@@ -258,6 +258,10 @@ final class SimulatedStorage: SimulatedProcess {
         // a quiet log writes a little on the thread that submits
         if world.random.chance(50), log.log.runOneWrite() {
             world.checker.logProgressed(log.watermarks())
+            if log.log.failure != nil {
+                hasProgressed = true
+                wake()
+            }
         }
         planAll()
         guard log.log.lastSequence > submitted else { return }

@@ -53,6 +53,9 @@ final class World {
     /// A stop was asked for in this run.
     var hasBeenStopped = false
 
+    /// A caller has set a deadline in this run.
+    private(set) var isSomebodyImpatient = false
+
     /// What the disk was told to do to its next calls, until it has.
     var armed: FaultKind?
 
@@ -229,14 +232,36 @@ final class World {
             return after(50 * .millisecond) { [self] in take(step) }
         }
         switch step.deed {
-        case .add(let tasks, let waits): add(tasks, waits: waits, by: client)
-        case .wait(let tasks):
-            let ids = known(tasks)
-            if !ids.isEmpty { client.begin(.wait(ids), of: ids) }
-        case .get(let tasks):
-            let ids = known(tasks)
-            if !ids.isEmpty { client.begin(.get(ids), of: ids) }
+        case .add(let tasks, let waits):
+            add(tasks, waits: waits, by: client, givingUpAfter: clientPatience(), again: step)
+        case .wait(let tasks): ask(tasks, by: client, again: step) { .wait($0) }
+        case .get(let tasks): ask(tasks, by: client, again: step) { .get($0) }
         case .compact: client.begin(.compact, of: [])
+        }
+    }
+
+    /// How long a caller waits; mostly as long as it takes.
+    private func clientPatience() -> UInt64? {
+        guard !isCalm, !scenario.faults.isEmpty, random.chance(10) else { return nil }
+        isSomebodyImpatient = true
+        return random.nanoseconds(5 * .millisecond...800 * .millisecond)
+    }
+
+    /// Whoever gave up comes back with the same.
+    private func comeBack(with step: Scenario.ClientStep) {
+        after(random.nanoseconds(10 * .millisecond...1500 * .millisecond)) { [self] in take(step) }
+    }
+
+    private func ask(
+        _ tasks: [Int],
+        by client: SimulatedClient,
+        again step: Scenario.ClientStep,
+        _ request: ([TaskID]) -> ClientRequest
+    ) {
+        let ids = known(tasks)
+        guard !ids.isEmpty else { return }
+        client.begin(request(ids), of: ids, givingUpAfter: clientPatience()) { [weak self] in
+            self?.comeBack(with: step)
         }
     }
 
@@ -245,11 +270,23 @@ final class World {
         tasks.map { scenario.tasks[$0].submission.id }.filter { checker.isAcknowledged($0) }
     }
 
-    func add(_ tasks: [Int], waits: Bool, by client: SimulatedClient) {
+    func add(
+        _ tasks: [Int],
+        waits: Bool,
+        by client: SimulatedClient,
+        givingUpAfter patience: UInt64? = nil,
+        again step: Scenario.ClientStep? = nil
+    ) {
         let submissions = tasks.map { scenario.tasks[$0].submission }
         do {
             let batch = try EnvelopeBatch(submissions)
-            client.begin(.add(batch, wait: waits), of: submissions.map(\.id))
+            client.begin(
+                .add(batch, wait: waits),
+                of: submissions.map(\.id),
+                givingUpAfter: patience
+            ) { [weak self] in
+                if let step { self?.comeBack(with: step) }
+            }
         } catch {
             checker.fail("a task that can't be encoded: \(error)")
         }
