@@ -8,6 +8,8 @@ import QTasksWire
 
 /// A moment on both clocks; within one boot the one counts that nobody sets.
 struct Due {
+    /// Of the record that delays the task.
+    var sequence: UInt64
     var bootID: TaskID
     var monotonic: UInt64
     var wall: Timestamp
@@ -19,6 +21,16 @@ struct Due {
 
     /// By this world's time, which nobody sets and no boot ends.
     var elapsed: UInt64
+}
+
+extension Due {
+    mutating func reckon(_ now: Now, in boot: TaskID) {
+        guard bootID != boot else { return }
+        let left = max(0, wall.nanoseconds - now.wall.nanoseconds)
+        let earlier = reckonedIn == boot ? reckoned : .max
+        reckoned = min(earlier, now.monotonic + UInt64(left))
+        reckonedIn = boot
+    }
 }
 
 extension Checker {
@@ -37,14 +49,14 @@ extension Checker {
                 guard number >= 0,
                     case .after(let wait) = world.scenario.tasks[number].submission.start
                 else { return }
-                dues[id] = due(after: wait)
+                dues[id] = [due(after: wait, record.sequence)]
             case .finish:
                 var reader = WireReader(bytes)
                 guard let finish = try? StoredFinish(from: &reader), finish.status == .scheduled,
                     let entry = try? ResultEntry(finish.result),
                     case .retry(_, let wait, _) = entry.outcome
                 else { return }
-                dues[entry.id] = due(after: wait)
+                dues[entry.id, default: []].append(due(after: wait, record.sequence))
             case .lease:
                 guard let id = StoredKind.lease.taskID(in: bytes) else { return }
                 checkLease(of: id)
@@ -53,10 +65,11 @@ extension Checker {
         }
     }
 
-    private func due(after milliseconds: UInt64) -> Due {
+    private func due(after milliseconds: UInt64, _ sequence: UInt64) -> Due {
         let now = world.now
         let wait = milliseconds * .millisecond
         return Due(
+            sequence: sequence,
             bootID: world.bootID,
             monotonic: now.monotonic + wait,
             wall: Timestamp(nanoseconds: now.wall.nanoseconds + Int64(wait)),
@@ -68,20 +81,19 @@ extension Checker {
 
     private func checkLease(of id: TaskID) {
         // one that was leased before is due since then
-        guard let due = dues[id], ledger.tasks[id]?.status == .scheduled else { return }
+        guard let due = dues[id]?.last, ledger.tasks[id]?.status == .scheduled else { return }
         // what has really passed is never too early, whatever the wall clock was set to meanwhile
         guard due.reckoned > world.now.monotonic, due.elapsed > world.time else { return }
         fail("\(name(id)) is leased before its delay is over")
     }
 
-    /// Storage has opened the store, and reads from it when tasks are due.
-    func reckonDues() {
-        let now = world.now
-        for (id, due) in dues where due.bootID != world.bootID {
-            let left = max(0, due.wall.nanoseconds - now.wall.nanoseconds)
-            let earlier = due.reckonedIn == world.bootID ? due.reckoned : .max
-            dues[id]?.reckoned = min(earlier, now.monotonic + UInt64(left))
-            dues[id]?.reckonedIn = world.bootID
+    /// Storage has opened the store, and reads from it when tasks are due: it has records up to `last`.
+    func reckonDues(upTo last: UInt64) {
+        for id in dues.keys {
+            dues[id]?.removeAll { $0.sequence > last }
+            for index in dues[id]?.indices ?? 0..<0 {
+                dues[id]?[index].reckon(world.now, in: world.bootID)
+            }
         }
     }
 }

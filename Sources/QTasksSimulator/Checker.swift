@@ -58,8 +58,9 @@ final class Checker {
     /// Records of forgotten tasks that may not be durable yet, and how those tasks had ended.
     var expiring: [(sequence: UInt64, status: TaskStatus)] = []
 
-    /// When each task may be leased at the earliest.
-    var dues: [TaskID: Due] = [:]
+    /// When each task may be leased at the earliest: for each record that says so, as the power may take
+    /// the last ones.
+    var dues: [TaskID: [Due]] = [:]
 
     /// The last attempt of each task that began.
     var attempts: [TaskID: UInt32] = [:]
@@ -161,7 +162,7 @@ extension Checker {
     func storageOpened(_ log: Log, _ state: StorageState, _ records: [Ledger.Record]) {
         statistics.openings += 1
         expiring = []
-        reckonDues()
+        reckonDues(upTo: log.lastSequence)
         if log.recovery.checkpoint != nil { statistics.checkpoints += 1 }
         if log.segments.first.map({ $0.index > 1 }) == true {
             statistics.compacted += 1
