@@ -115,7 +115,8 @@ let package = Package(
         .target(
             name: "QTasksSimulator",
             dependencies: [
-                "AppendLog", "CLinux", "QTasksBroker", "QTasksClient", "QTasksModel",
+                "AppendLog", "CLinux", "QTasksBroker", "QTasksClient", "QTasksGlobalConfig",
+                "QTasksModel",
                 "QTasksProcess", "QTasksStarter", "QTasksStorage", "QTasksWire", "QTasksWorker",
                 "ZeroMQ", arguments,
                 heap,

@@ -27,6 +27,8 @@ extension Checker {
                 while !reader.isAtEnd { try check(try RecordReply(from: &reader)) }
             case .error:
                 let refusal = try ErrorMessage.read(from: &reader)
+                // a compaction that met what was done to a segment
+                if refusal.code == .damaged, world.hasRot { return world.reportDamage() }
                 // a compaction, while Storage can't open the store
                 if refusal.code != .storageUnavailable, !isStopping(refusal.code) {
                     fail("a client is refused: \(refusal)")

@@ -58,6 +58,9 @@ final class Checker {
     /// Records of forgotten tasks that may not be durable yet, and how those tasks had ended.
     var expiring: [(sequence: UInt64, status: TaskStatus)] = []
 
+    /// What is known of the settings.
+    var settings = SettingsWatch()
+
     /// When each task may be leased at the earliest: for each record that says so, as the power may take
     /// the last ones.
     var dues: [TaskID: [Due]] = [:]
@@ -260,6 +263,7 @@ extension Checker {
         }
         checkCounts()
         checkRetention()
+        checkSettings()
         statistics.tasks += ledger.tasks.count + statistics.forgotten
         statistics.executions += executions.count
         statistics.told += told.count + formerlyTold.count

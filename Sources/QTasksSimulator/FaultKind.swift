@@ -3,7 +3,7 @@
 /// What can go wrong in a run, and is counted where it really struck.
 package enum FaultKind: Int, CaseIterable, Sendable {
     // Processes.
-    case killWorker, killStorage, killBroker, killStarter, killClient, killAll
+    case killWorker, killStorage, killGlobalConfig, killBroker, killStarter, killClient, killAll
     /// SIGSTOP, and SIGCONT later.
     case stall
     case workerLeaves

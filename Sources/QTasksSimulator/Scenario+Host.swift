@@ -9,6 +9,7 @@ extension Scenario {
     mutating func planHost() {
         var random = SeededRandom(seed: seed &* 0x9E37_79B9_7F4A_7C15 ^ 0x484F)
         graceMilliseconds = UInt64(random.below(2_000))
+        planSettings(&random)
         // a run without faults stays one
         guard !faults.isEmpty else { return }
         func plan(_ kind: Fault.Kind, _ random: inout SeededRandom) {
@@ -21,6 +22,7 @@ extension Scenario {
             for _ in 0..<random.between(1...2) { plan(.stop, &random) }
         }
         if random.chance(15) { plan(.killStarter, &random) }
+        for _ in 0..<random.below(3) { plan(.killGlobalConfig, &random) }
         if random.chance(25) {
             for _ in 0..<random.between(1...3) {
                 let call: SimulatedDisk.Call = random.chance(60) ? .sync : .write
@@ -34,8 +36,28 @@ extension Scenario {
             plan(.fillDisk(room: random.below(24 << 10), for: time), &random)
         }
         if random.chance(15) { plan(.rotMeta, &random) }
-        if random.chance(8) { plan(.rotSegment, &random) }
+        if random.chance(25) {
+            // late, so that there are old segments, and somebody reads them
+            let at = random.nanoseconds(calmAt / 2...calmAt)
+            faults.append(Fault(at: at, kind: .rotSegment))
+            faults.append(Fault(at: random.nanoseconds(at...calmAt), kind: .killStorage))
+        }
         faults.sort { $0.at < $1.at }
+    }
+
+    private mutating func planSettings(_ random: inout SeededRandom) {
+        watchers = random.between(1...2)
+        for number in 0..<random.below(9) {
+            let key = ["app.colour", "app.size", "app.mood"][random.below(3)]
+            settings.append(
+                Setting(
+                    at: random.nanoseconds(0...calmAt),
+                    watcher: random.below(watchers),
+                    key: key,
+                    value: random.chance(15) ? nil : Array("\(number)".utf8)
+                )
+            )
+        }
     }
 
     /// From a blink to hours, either way.

@@ -66,6 +66,15 @@ struct Scenario {
         var deed: Deed
     }
 
+    /// Somebody changes a setting.
+    struct Setting {
+        var at: UInt64
+        var watcher: Int
+        var key: String
+        /// `nil`: it is taken away.
+        var value: [UInt8]?
+    }
+
     struct Fault {
         enum Kind: Equatable {
             case killWorker, killStorage, killBroker, killClient
@@ -75,6 +84,7 @@ struct Scenario {
             case leave
             /// SIGTERM to the Starter, and `kill -9`.
             case stop, killStarter
+            case killGlobalConfig
             /// The wall clock is set by so many nanoseconds.
             case stepClock(Int64)
             /// After so many calls the next of its kind fails.
@@ -106,6 +116,10 @@ struct Scenario {
     var tasks: [PlannedTask] = []
     var steps: [ClientStep] = []
     var faults: [Fault] = []
+
+    /// Those who follow the settings, and what they change.
+    var watchers = 1
+    var settings: [Setting] = []
 
     /// From which size on arguments and results are told by their place: in every other seed none are.
     var placedBytesMin: Int { seed.isMultiple(of: 2) ? .max : 60 + Int(seed % 7) * 20 }

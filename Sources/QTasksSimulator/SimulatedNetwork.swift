@@ -14,6 +14,10 @@ enum Address: Int, CaseIterable {
     case storage
     /// Storage's PULL for results.
     case results
+    /// GlobalConfig's ROUTER.
+    case config
+    /// GlobalConfig's XPUB.
+    case configUpdates
 }
 
 /// Messages on their way in one direction: their order holds, their times don't.
@@ -182,8 +186,13 @@ final class SimulatedNetwork {
         bound.connections.append(connection)
         open.append(connection)
         world.trace(socket.owner.name, .connected(bound.owner.name))
+        switch socket.address {
         // PUSH sockets don't probe
-        if socket.address != .results { put([], to: bound, in: connection) }
+        case .results: break
+        // a SUB says at each connection what it wants: everything
+        case .configUpdates: put([1], to: bound, in: connection)
+        case .clients, .workers, .storage, .config: put([], to: bound, in: connection)
+        }
         socket.owner.socketConnected(socket)
     }
 
@@ -216,6 +225,17 @@ final class SimulatedNetwork {
         world.at(arrival) { owner.wake() }
         world.sent(on: connection)
         return true
+    }
+
+    /// To all who are connected to a PUB; now and then one doesn't get it, as where his pipe is full.
+    func publish(_ bytes: [UInt8], on bound: BoundSocket) {
+        for connection in bound.connections where !connection.isGoneForBound {
+            guard world.isCalm || !world.random.chance(5) else {
+                world.count(.messageLost)
+                continue
+            }
+            _ = send(bytes, on: bound, to: connection.routingID)
+        }
     }
 
     /// What is left of a message once a planted fault has had it.

@@ -27,6 +27,9 @@ final class SimulatedStorage: SimulatedProcess {
     /// The Broker that started it.
     let parent: SimulatedBroker
 
+    /// Its child.
+    private(set) var globalConfig: SimulatedGlobalConfig?
+
     private(set) var log: AuditedLog?
     private(set) var state: StorageState?
     private var keeper: StorageKeeper?
@@ -70,7 +73,20 @@ final class SimulatedStorage: SimulatedProcess {
         log = nil
         state = nil
         world.disk.endProcess()
+        if let globalConfig {
+            world.after(world.random.nanoseconds(0...2 * .millisecond)) {
+                globalConfig.end("its parent died")
+            }
+        }
         world.storageEnded(self)
+    }
+
+    /// GlobalConfig's pidfd is ready some time after this.
+    func globalConfigEnded(_ ended: SimulatedGlobalConfig) {
+        guard isAlive, globalConfig === ended else { return }
+        world.after(world.random.nanoseconds(0...150 * .millisecond)) { [self] in
+            if isAlive { globalConfig = world.startGlobalConfig(by: self) }
+        }
     }
 
     // MARK: Opening
@@ -120,6 +136,7 @@ final class SimulatedStorage: SimulatedProcess {
         }
         results = world.network.bind(.results, by: self)
         broker = world.network.bind(.storage, by: self)
+        globalConfig = world.startGlobalConfig(by: self)
         plan(.prepare)
         wake()
     }
@@ -166,6 +183,9 @@ final class SimulatedStorage: SimulatedProcess {
         _ results: BoundSocket,
         _ broker: BoundSocket
     ) {
+        let stopped = globalConfig
+        globalConfig = nil
+        stopped?.end("the system is stopped", .exited(code: 0))
         receiveResults(results, &state, log, atMost: .max)
         do {
             try log.log.flush()

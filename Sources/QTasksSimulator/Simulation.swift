@@ -54,6 +54,8 @@ package enum Simulation {
         package internal(set) var openedWithout = 0
         /// Runs that ended because the damage that was done to a segment was reported.
         package internal(set) var reportedDamage = 0
+        /// Changes of settings that somebody heard are on disk.
+        package internal(set) var settings = 0
 
         package init() {}
 
@@ -77,6 +79,7 @@ package enum Simulation {
             left.addedAgain += right.addedAgain
             left.openedWithout += right.openedWithout
             left.reportedDamage += right.reportedDamage
+            left.settings += right.settings
         }
     }
 

@@ -13,6 +13,7 @@ extension World {
         case .killStorage: kill(livingStorages.randomOne(&random))
         case .killBroker: kill(broker)
         case .killStarter: kill(starter)
+        case .killGlobalConfig: kill(globalConfig)
         case .killClient: kill(livingClients.randomOne(&random))
         case .killAll:
             count(.killAll)
@@ -78,7 +79,8 @@ extension World {
         case .storage: count(.killStorage)
         case .broker: count(.killBroker)
         case .starter: count(.killStarter)
-        case .client: count(.killClient)
+        case .globalConfig: count(.killGlobalConfig)
+        case .client, .watcher: count(.killClient)
         case .world: break
         }
         process.end("kill -9")
@@ -103,6 +105,7 @@ extension World {
         count(.powerLoss)
         if disk.hasUnsyncedBytes { count(.unsyncedBytes) }
         disk.crash(seed: random.next())
+        configDisk.crash(seed: random.next())
         armed = nil
         checker.powerLost()
         after(random.nanoseconds(50 * .millisecond...500 * .millisecond)) { [self] in

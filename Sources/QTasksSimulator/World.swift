@@ -16,6 +16,8 @@ final class World {
     let plant: PlantedFault?
     var random: SeededRandom
     let disk: SimulatedDisk
+    /// Where the settings are.
+    let configDisk: SimulatedDisk
     let checker: Checker
     private(set) var log: Trace
 
@@ -41,6 +43,8 @@ final class World {
     var starter: SimulatedStarter?
     var broker: SimulatedBroker?
     var storages: [SimulatedStorage] = []
+    var configs: [SimulatedGlobalConfig] = []
+    var watchers: [SimulatedWatcher?]
     var workers: [SimulatedWorker?]
     var clients: [SimulatedClient?]
 
@@ -80,6 +84,7 @@ final class World {
         self.plant = plant
         random = SeededRandom(seed: scenario.seed)
         disk = SimulatedDisk(seed: scenario.seed)
+        configDisk = SimulatedDisk(seed: ~scenario.seed)
         switch plant {
         case .filesOfTheOlderMetaDeleted?, .tailReusedAfterAFailedSync?:
             files = PlantedFiles(disk, plant ?? .tailReusedAfterAFailedSync)
@@ -89,6 +94,7 @@ final class World {
         log = Trace(keeping: kept)
         workers = Array(repeating: nil, count: scenario.workers.count)
         clients = Array(repeating: nil, count: scenario.clients)
+        watchers = Array(repeating: nil, count: scenario.watchers)
         networkOrNil = SimulatedNetwork(self)
         checker.world = self
     }
@@ -198,6 +204,8 @@ final class World {
     private func begin() {
         startStarter()
         for number in clients.indices { startClient(number) }
+        for number in watchers.indices { startWatcher(number) }
+        for setting in scenario.settings { at(setting.at) { [self] in take(setting) } }
         for step in scenario.steps { at(step.at) { [self] in take(step) } }
         for fault in scenario.faults { at(fault.at) { [self] in commit(fault) } }
         at(scenario.calmAt) { [self] in mendDisk() }
@@ -214,13 +222,16 @@ final class World {
         look(starter)
         look(broker)
         storages.forEach(look)
+        configs.forEach(look)
+        watchers.forEach(look)
         workers.forEach(look)
         return names.isEmpty ? "no deadline is armed" : names.joined(separator: ", ")
     }
 
     /// The processes that live.
     var living: [SimulatedProcess] {
-        let all: [SimulatedProcess?] = clients + [starter, broker] + storages + workers
+        let all: [SimulatedProcess?] =
+            clients + watchers + [starter, broker] + storages + configs + workers
         return all.compactMap { $0 }.filter(\.isAlive)
     }
 
