@@ -38,7 +38,7 @@ extension Checker {
     /// Somebody is answered.
     func settingTold(_ bytes: [UInt8], _ state: ConfigState) {
         reading(bytes) { header, reader in
-            guard header.command == .configDone else { return }
+            guard header.command == .configDone || header.command == .configValues else { return }
             let sequence = try reader.integer("sequence", as: UInt64.self)
             if sequence > state.sequence { fail("setting \(sequence) is told and not on disk") }
             settings.newest = max(settings.newest, sequence)

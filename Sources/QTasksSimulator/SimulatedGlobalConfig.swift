@@ -143,7 +143,8 @@ final class SimulatedGlobalConfig: SimulatedProcess {
         if !outbox.records.isEmpty { log.submit() }
         for message in outbox.publications {
             world.checker.settingPublished(message)
-            world.network.publish(message, on: updates)
+            let isChange = message.count > 3 && message[3] == Command.configUpdate.rawValue
+            world.network.publish(message, on: updates, mayBeLost: isChange)
         }
         for reply in outbox.replies {
             world.checker.settingTold(reply.message, state)

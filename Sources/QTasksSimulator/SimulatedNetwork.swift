@@ -227,10 +227,13 @@ final class SimulatedNetwork {
         return true
     }
 
-    /// To all who are connected to a PUB; now and then one doesn't get it, as where his pipe is full.
-    func publish(_ bytes: [UInt8], on bound: BoundSocket) {
+    /// To all who are connected to a PUB.
+    ///
+    /// Now and then one doesn't get it, as where his pipe is full. Only where it `mayBeLost`: of two lost in
+    /// a row, the last change and the number that is told once more, nobody ever hears (H8).
+    func publish(_ bytes: [UInt8], on bound: BoundSocket, mayBeLost: Bool) {
         for connection in bound.connections where !connection.isGoneForBound {
-            guard world.isCalm || !world.random.chance(5) else {
+            guard !mayBeLost || world.isCalm || !world.random.chance(5) else {
                 world.count(.messageLost)
                 continue
             }
