@@ -132,6 +132,9 @@ extension Checkpoint {
         endSequence = base.number(8)
         end = RecordPosition(segment: base.number(16), offset: base.number(20))
         stamp = base.number(24)
+        guard start.isPossible, end.isPossible, start <= end, startSequence <= endSequence else {
+            return nil
+        }
         return Int(base.number(4, as: UInt32.self))
     }
 

@@ -7,6 +7,8 @@ struct CompactionProgress {
     let segment: SegmentInfo
     var batch: CompactionBatch?
     var next = 0
+    /// The sequence behind those of the appended records that were shown.
+    var nextSequence: UInt64 = 0
     /// Something could not be carried forward: the segment has to stay.
     var isIncomplete = false
 }
@@ -56,12 +58,16 @@ extension Log {
         if let batch = progress.batch {
             if progress.next < batch.records.count {
                 compaction?.next += 1
+                let header = batch.records[progress.next].header
+                if header.source == nil {
+                    compaction?.nextSequence = max(progress.nextSequence, header.sequence + 1)
+                }
                 withExtendedLifetime(batch) { body(batch.view(progress.next)) }
                 return .record
             }
             if let damage = batch.damage { return stopAtDamage(damage, progress) }
             if batch.isLast {
-                if progress.isIncomplete { abandonCompaction() } else { finishCompaction() }
+                if progress.isIncomplete { abandonCompaction() } else { finishCompaction(progress) }
                 return .finished
             }
         }
@@ -145,11 +151,17 @@ extension Log {
         )
     }
 
-    private func finishCompaction() {
+    private func finishCompaction(_ progress: CompactionProgress) {
         compaction = nil
         submit(sync: true)
         segments.removeFirst()
-        guard let first = segments.first else { preconditionFailure("one segment is written to") }
+        guard var first = segments.first else { preconditionFailure("one segment is written to") }
+        // of what the next header says to be gone, only what was seen here is
+        first.firstSequence = max(
+            progress.segment.firstSequence,
+            min(first.firstSequence, progress.nextSequence)
+        )
+        segments[0] = first
         source.close(before: first.index)
         board.withJobs {
             $0.keep { $0.endCompaction() }

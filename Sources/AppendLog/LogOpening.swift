@@ -21,16 +21,17 @@ struct LogOpening {
     private var end = RecordPosition(segment: 0, offset: 0)
     /// Segment files whose header can't be read.
     private var unreadable: [UInt32] = []
-    /// Where the log is cut if the end was not clean; what is durable and damaged stays before it, to be
-    /// reported again.
+    /// Where the log is cut if the end was not clean: behind the last durable thing that was read, a record
+    /// or damage, which the next opening reports again.
     ///
-    /// The mark is that of the page which was found.
-    private var cut: RecordPosition {
-        // a page that marks what is no part of the log contradicts itself: cut there, the next opening
-        // would take that for part of it
-        guard chain.mayHave(meta.mark.segment) else { return end }
-        return max(end, chain.beforeEmpty(meta.mark))
-    }
+    /// Never at a place that was not read, whatever the meta page marks: so the next opening reads up to
+    /// here what this one has read, and judges it alike, since what is called durable only grows.
+    private var cut = RecordPosition(segment: 0, offset: 0)
+    /// Whether something was read that is not durable.
+    ///
+    /// What is durable is a prefix of the log, so nothing behind is, whatever the meta page marks: the cut
+    /// stays where it is.
+    private var isBehindDurable = false
     private var tail: Tail?
     private let segment = SegmentBytes()
     /// Those that can be used, newest first.
@@ -200,6 +201,7 @@ struct LogOpening {
     /// Without one, reading begins with the first segment: a checkpoint is a cache.
     private mutating func restore() throws(AppendLogError) {
         start = RecordPosition(segment: meta.firstSegment, offset: 0)
+        cut = chain.begin
         guard let restore = listener.restore else { return }
         let found = try files.checkpoints(in: directory).filter { isOfThisLog($0.checkpoint) }
         for (index, file) in found.enumerated() {
@@ -215,6 +217,7 @@ struct LogOpening {
             )
             start = checkpoint.start
             end = checkpoint.start
+            cut = checkpoint.start
             report.checkpoint = checkpoint.number
             return
         }
@@ -304,18 +307,28 @@ struct LogOpening {
     }
 
     private mutating func noteDamage(_ bytes: Int, at position: RecordPosition) {
+        keep(order.durableEnd(of: bytes, at: position), order.isDurable(position))
         guard order.damage(bytes: bytes, at: position) == .damage else { return }
         report.damaged.append(DamagedBytes(position: position, bytes: bytes))
+    }
+
+    /// Has what was just read stay before the cut, if it was durable and all before it.
+    private mutating func keep(_ end: RecordPosition, _ wasDurable: Bool) {
+        isBehindDurable = isBehindDurable || !wasDurable
+        if !isBehindDurable { cut = end }
     }
 
     /// Nothing can be read of the segment that ends, or has something up to, there.
     private mutating func noteMissing(_ segmentEnd: RecordPosition) {
         let first = SegmentHeader.areaBytes
         guard segmentEnd.offset > first else { return }
+        let cut = cut
         noteDamage(
             Int(segmentEnd.offset) - first,
             at: RecordPosition(segment: segmentEnd.segment, offset: UInt32(first))
         )
+        // it is reported this once, then
+        if !chain.canLack(segmentEnd.segment) { self.cut = cut }
     }
 
     /// Whether the mark stands right behind the header: nothing was appended to this segment.
@@ -330,13 +343,16 @@ struct LogOpening {
         isSound: Bool,
         end: Int
     ) throws(AppendLogError) -> Bool {
-        let wasDurable =
+        let isProven =
             view.source == nil ? view.sequence <= order.durable : order.isDurable(view.position)
+        let wasDurable = isProven && !isBehindDurable
+        let end = RecordPosition(segment: view.position.segment, offset: UInt32(end))
         switch order.record(header, at: view.position, isSound: isSound) {
         case .ignore, .damage:
             return true
         case .stop(let lost):
             if let lost { note(lost, at: view.position) }
+            isBehindDurable = true
             return false
         case .lost(let lost):
             note(lost, at: view.position)
@@ -347,9 +363,8 @@ struct LogOpening {
         case .deliver:
             try deliver(view, isDurable: wasDurable)
         }
-        if wasDurable {
-            self.end = RecordPosition(segment: view.position.segment, offset: UInt32(end))
-        }
+        if wasDurable { self.end = end }
+        keep(end, wasDurable)
         return true
     }
 
@@ -496,6 +511,8 @@ struct LogOpening {
         let old = chain.links.map(\.header).filter { $0.index <= cut.segment || tail == nil }
         var infos: [SegmentInfo] = []
         for info in old.map({ SegmentInfo($0) }) + assembler.begun { infos.append(next: info) }
+        // what the page says counts: the log is read by it
+        if !infos.isEmpty { infos[0].firstSequence = meta.firstSequence }
         return infos
     }
 

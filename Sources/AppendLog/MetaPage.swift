@@ -89,6 +89,8 @@ extension MetaPage {
         meta.checkpointSequence = source.number(48)
         meta.checkpoint = UInt32(truncatingIfNeeded: source.number(56, as: UInt64.self))
         meta.firstSequence = max(1, source.number(64))
+        // what went with its segments was durable
+        meta.durableAtLeast = max(meta.durableAtLeast, meta.firstSequence - 1)
         return meta.isPossible ? meta : nil
     }
 

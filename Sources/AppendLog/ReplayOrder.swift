@@ -52,6 +52,14 @@ struct ReplayOrder {
         next <= durable || position < mark
     }
 
+    /// Where the durable part of these bytes, which are damaged, ends: a place that a header may name.
+    func durableEnd(of bytes: Int, at position: RecordPosition) -> RecordPosition {
+        var end = position
+        end.offset += UInt32(bytes)
+        end.offset -= end.offset % UInt32(RecordHeader.alignment)
+        return next > durable ? min(end, mark) : end
+    }
+
     /// Bytes from `position` on that are neither a record nor a group.
     mutating func damage(bytes: Int, at position: RecordPosition) -> Verdict {
         let end = Int(position.offset) + bytes

@@ -69,27 +69,19 @@ struct SegmentChain {
         }
     }
 
-    /// Whether a segment is part of the log as far as can be told: it is, or is missing where one should
-    /// be, or could be the newest one whose file is gone.
-    func mayHave(_ segment: UInt32) -> Bool {
-        if links.contains(where: {
-            $0.header.index == segment || $0.missing?.segment == segment
-        }) {
-            return true
+    /// Where the log before its first segment ends; segment 0 where nothing was before, or it is missing.
+    var begin: RecordPosition {
+        guard let first = links.first, first.missing == nil else {
+            return RecordPosition(segment: 0, offset: 0)
         }
-        return segment > links.last?.header.index ?? 0 && !superseded.contains(segment)
+        return first.header.predecessor
     }
 
-    /// The same place, or where the segment before ends if it is the beginning of one: of two segments
-    /// with nothing between them an opening keeps the first.
-    func beforeEmpty(_ position: RecordPosition) -> RecordPosition {
-        var position = position
-        while position.offset == SegmentHeader.areaBytes,
-            let link = links.first(where: { $0.header.index == position.segment })
-        {
-            position = link.header.predecessor
-        }
-        return position
+    /// Whether a new segment may name this one, which is missing, as the one before it: not where a file
+    /// that is no part of the log would count in its place then.
+    func canLack(_ segment: UInt32) -> Bool {
+        let before = links.last { $0.header.index < segment }?.header.index ?? 0
+        return !superseded.contains { before < $0 && $0 <= segment }
     }
 
     /// Whether the walk, which looks for `wanted` now, takes this segment.

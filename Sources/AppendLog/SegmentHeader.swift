@@ -82,8 +82,9 @@ extension SegmentHeader {
     }
 
     private var isPossible: Bool {
-        max(index, incarnation) <= LogFormat.numberMax && predecessor.segment < index
-            && firstSequence <= LogFormat.sequenceMax && predecessor.isPossible
+        max(index, incarnation) <= LogFormat.numberMax && incarnation > 0
+            && firstSequence <= LogFormat.sequenceMax
+            && predecessor.segment < index && predecessor.isPossible
     }
 }
 

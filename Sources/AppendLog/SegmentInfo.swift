@@ -5,7 +5,7 @@ public struct SegmentInfo: Hashable, Sendable {
     /// Its number, as in its file's name.
     public let index: UInt32
     /// The first sequence that a record appended to it got, or would have got.
-    public let firstSequence: UInt64
+    public internal(set) var firstSequence: UInt64
     /// What the owner had said last when it was begun, see ``Log/stamp``.
     public let stamp: UInt64
     /// Where its records end, in bytes; `nil` for the one that is being written.

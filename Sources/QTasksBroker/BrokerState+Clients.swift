@@ -80,6 +80,8 @@ extension BrokerState {
             let topic = try reader.text("topic")
             inspect(topic, number: header.number, session: session)
         case .compact: compact(number: header.number, session: session)
+        case .cancel: try change(.cancel, header.number, &reader, session)
+        case .requeue: try change(.requeue, header.number, &reader, session)
         default:
             refuse(
                 session,

@@ -66,6 +66,7 @@ extension BrokerState {
 
     private mutating func turnWaitersAway() {
         refuseCompactions(Refusal(.stopping, "the system was stopped before it was over"))
+        refuseChanges(Refusal(.stopping, "the system was stopped before it was done"))
         for wait in clients.takeAllWaits() {
             clients.answer(
                 wait,

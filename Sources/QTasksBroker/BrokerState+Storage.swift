@@ -66,6 +66,7 @@ extension BrokerState {
             )
         }
         refuseCompactions(storageRefusal)
+        refuseChanges(storageRefusal)
         for session in waitingClients { clients.send(welcome, to: session) }
         waitingClients = []
     }
@@ -107,6 +108,7 @@ extension BrokerState {
         lanes.removeAll()
         lanesOfName = [:]
         scheduled = Heap()
+        withdrawnTimes = [:]
         suspectHolder = nil
     }
 
@@ -124,15 +126,11 @@ extension BrokerState {
     }
 
     private mutating func schedule(_ placement: Placement, _ due: UInt64) {
-        let lane = lane(of: placement)
-        lanes.addScheduled(1, to: lane)
-        scheduled.insert(
-            ScheduledTask(
-                due: due,
-                task: QueuedTask(placement),
-                isSuspect: placement.isSuspect,
-                lane: lane
-            )
+        schedule(
+            QueuedTask(placement),
+            due: due,
+            isSuspect: placement.isSuspect,
+            in: lane(of: placement)
         )
     }
 
@@ -250,6 +248,7 @@ extension BrokerState {
         }
         for number in clients.counts.keys { propose(.count(number: number)) }
         for number in clients.compactions.keys { propose(.compact(number: number)) }
+        proposeChangesAgain()
         for id in clients.awaitedTasks { propose(.watch(id: id)) }
     }
 
@@ -300,6 +299,7 @@ extension BrokerState {
         case .counts(let number, let bytes): countsRead(number, bytes)
         case .compacted(let number, let result): compacted(number, result)
         case .notCompacted(let number, let refusal): notCompacted(number, refusal)
+        case .changed(let number, let verdict): changed(number, verdict)
         }
     }
 
@@ -333,10 +333,7 @@ extension BrokerState {
             _ = end(pending.lease)
         }
         if due > 0 {
-            lanes.addScheduled(1, to: pending.lane)
-            scheduled.insert(
-                ScheduledTask(due: due, task: task, isSuspect: false, lane: pending.lane)
-            )
+            schedule(task, due: due, isSuspect: false, in: pending.lane)
         } else {
             lanes.push(task, isSuspect: false, to: pending.lane)
         }
@@ -419,15 +416,7 @@ extension BrokerState {
         guard verdict == .committed else { return }
         let entry = end(holding.lease)
         if let entry, status == .scheduled {
-            lanes.addScheduled(1, to: entry.lane)
-            scheduled.insert(
-                ScheduledTask(
-                    due: due,
-                    task: entry.task,
-                    isSuspect: entry.isSuspect,
-                    lane: entry.lane
-                )
-            )
+            schedule(entry.task, due: due, isSuspect: entry.isSuspect, in: entry.lane)
         }
         if !record.isEmpty { tellWaiters(of: holding.id, record) }
         if let entry { closeIfUnused(entry.lane) }

@@ -50,6 +50,10 @@ package struct BrokerState {
     /// Proposed leases on queued tasks, by proposal.
     var storageLeases: [UInt64: Lease] = [:]
     var scheduled = Heap<ScheduledTask>()
+    /// What was due by then is in its line; `CLOCK_BOOTTIME`.
+    var timedUpTo: UInt64 = 0
+    /// By sequence, the times of cancelled tasks that are still in ``scheduled``.
+    var withdrawnTimes: [UInt64: UInt64] = [:]
 
     // Workers.
     var roster = Roster()
@@ -58,6 +62,8 @@ package struct BrokerState {
     /// Counts the WELCOMEs to workers.
     var greetings: UInt64 = 0
     var parcels: [Roster.Number: WorkParcel] = [:]
+    /// Leases that workers hold and shall let go of, of this turn.
+    var revoked: [Roster.Number: [Lease]] = [:]
     var suspectHolder: Roster.Number?
     var starter: Session?
     var deaths: UInt64 = 0
@@ -84,6 +90,7 @@ package struct BrokerState {
             outbox.toWorkers.append((session, parcel.encoded()))
         }
         parcels.removeAll(keepingCapacity: true)
+        sendRevoked()
         clients.flush(into: &outbox)
         if proposals.count > MessageHeader.byteCount { sendProposals(with: nil) }
         defer { outbox = BrokerOutbox() }
@@ -99,11 +106,7 @@ package struct BrokerState {
     /// Time has come to something: delayed tasks, waits, the end of a drain.
     package mutating func timer(now: Now) {
         self.now = now
-        while let task = scheduled.min, task.due <= now.monotonic {
-            _ = scheduled.popMin()
-            lanes.addScheduled(-1, to: task.lane)
-            lanes.push(task.task, isSuspect: task.isSuspect, to: task.lane)
-        }
+        queueDue()
         for wait in clients.takeOverdueWaits(now: now.monotonic) { answerOverdue(wait) }
         drainTimer()
         dispatchWaiting()

@@ -85,6 +85,9 @@ struct ClientTable {
     /// Who waits for the end of a compaction.
     var compactions: [UInt64: (session: Session, number: UInt64)] = [:]
 
+    /// Cancels and requeues, by proposal.
+    var changes: [UInt64: PendingChange] = [:]
+
     /// Compactions that may be asked for at once, by all sessions.
     static let compactionsMax = 1000
 
@@ -175,6 +178,14 @@ struct ClientTable {
         if let left = unanswered[request.session] {
             unanswered[request.session] = left > 1 ? left - 1 : nil
         }
+        finishPart(of: request, number)
+    }
+
+    /// One of the request's changes is decided.
+    mutating func answer(_ number: RequestNumber, _ receipt: ChangeReceipt) {
+        guard var request = requests[number] else { return }
+        requests[number] = nil
+        receipt.write(to: &request.answer)
         finishPart(of: request, number)
     }
 

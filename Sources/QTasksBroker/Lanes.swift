@@ -124,6 +124,26 @@ struct Lanes {
         return head
     }
 
+    /// A task that waits is cancelled.
+    mutating func withdraw(_ task: QueuedTask, isSuspect: Bool, from number: Number) {
+        waiting -= 1
+        guard isSuspect else {
+            lanes[number]?.queued.withdraw(task)
+            return
+        }
+        // there are few
+        suspectsWaiting -= 1
+        if let suspects = lanes[number]?.suspects {
+            lanes[number]?.suspects = Heap(suspects.unordered.filter { $0 != task })
+        }
+    }
+
+    /// A task that had ended waits again, no suspect; it may have been withdrawn from the line.
+    mutating func putBack(_ task: QueuedTask, to number: Number) {
+        waiting += 1
+        lanes[number]?.queued.putBack(task)
+    }
+
     mutating func addUnanswered(_ change: Int, to number: Number) {
         unanswered += change
         lanes[number]?.unanswered += change

@@ -20,6 +20,10 @@ struct TaskLine {
     private var runs: [TaskRun] = []
     private var late = Heap<QueuedTask>()
 
+    /// Sequences of tasks that were withdrawn and lie behind the first one still; the first never is
+    /// such a one.
+    private var withdrawn: Set<UInt64> = []
+
     private(set) var count = 0
 
     var isEmpty: Bool { count == 0 }
@@ -48,14 +52,41 @@ struct TaskLine {
     mutating func removeFirst() -> QueuedTask? {
         guard let first else { return nil }
         count -= 1
-        if let late = late.min, late == first { return self.late.popMin() }
+        dropFirst(first)
+        dropWithdrawn()
+        return first
+    }
+
+    /// Takes out a task wherever it stands; in O(1), and its place once it has come to the front.
+    mutating func withdraw(_ task: QueuedTask) {
+        count -= 1
+        withdrawn.insert(task.sequence)
+        dropWithdrawn()
+    }
+
+    /// Inserts a task that may have been withdrawn from here.
+    mutating func putBack(_ task: QueuedTask) {
+        guard withdrawn.remove(task.sequence) != nil else { return insert(task) }
+        count += 1
+    }
+
+    private mutating func dropWithdrawn() {
+        while !withdrawn.isEmpty, let first, withdrawn.remove(first.sequence) != nil {
+            dropFirst(first)
+        }
+    }
+
+    private mutating func dropFirst(_ first: QueuedTask) {
+        if let late = late.min, late == first {
+            self.late.removeMin()
+            return
+        }
         let last = runs.count - 1
         if runs[last].count == 1 {
             runs.removeLast()
         } else {
             runs[last].removeFirst()
         }
-        return first
     }
 
     /// Where the run of that priority is, or belongs.

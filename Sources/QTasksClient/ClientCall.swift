@@ -17,6 +17,7 @@ package enum ClientRequest: Sendable {
     case inspect(String)
     /// Answered once it is over.
     case compact
+    case change(ChangeMessage)
 }
 
 /// The answer to a ``ClientRequest``.
@@ -29,6 +30,8 @@ package enum ClientReply: Sendable {
     /// JSON text.
     case inspected([UInt8])
     case compacted(Compacted)
+    /// One for each task, in any order.
+    case changed([ChangeReceipt])
 }
 
 /// What became of one task that was asked for or waited for.

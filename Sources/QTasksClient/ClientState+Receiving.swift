@@ -36,6 +36,10 @@ extension ClientState {
             while !reader.isAtEnd { try settle(try RecordReply(from: &reader), now: now) }
         case .pong: answer(header.number, .pong(try Pong(from: &reader)))
         case .inspected: answer(header.number, .inspected(Array(reader.rest())))
+        case .changed:
+            var receipts: [ChangeReceipt] = []
+            while !reader.isAtEnd { receipts.append(try ChangeReceipt(from: &reader)) }
+            answer(header.number, .changed(receipts))
         case .compacted: answer(header.number, .compacted(try Compacted(from: &reader)))
         case .error:
             refused(header.number, try ErrorMessage.read(from: &reader), now: now)

@@ -136,6 +136,9 @@ package struct ClientState {
         case .compact:
             let number = nextRequest()
             exchange(WireWriter(.compact, number: number).bytes, number, call, deadline, now)
+        case .change(let message):
+            let number = nextRequest()
+            exchange(message.encoded(number: number), number, call, deadline, now)
         }
         if let deadline, calls[call] != nil { deadlines.insert(deadline, call: call) }
         endIfComplete(call)

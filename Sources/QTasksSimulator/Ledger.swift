@@ -38,6 +38,7 @@ struct Ledger {
         var attempt: UInt32 = 0
         var failures: UInt32 = 0
         var deaths: UInt32 = 0
+        var epoch: UInt16 = 0
         var lastSequence: UInt64
         var outcome: [UInt8] = []
         /// What its add asked for, in seconds.
@@ -129,6 +130,7 @@ struct Ledger {
             let entry = fold.index[number]
             guard entry.status == task.status, entry.attempt == task.attempt,
                 entry.failures == task.failures, entry.deaths == task.deaths,
+                entry.epoch == task.epoch,
                 entry.sequence == task.placement.sequence,
                 entry.lastSequence == task.lastSequence,
                 entry.flags.contains(.suspect) == task.placement.isSuspect,
@@ -161,6 +163,12 @@ struct Ledger {
             case .release:
                 let release = try StoredRelease(from: &reader)
                 try change(release.holding.id, record) { try Self.release(&$0, release) }
+            case .cancel:
+                let cancel = try StoredFinish(from: &reader)
+                try change(cancel.result.id, record) { try Self.cancel(&$0, cancel) }
+            case .requeue:
+                let requeue = try StoredRequeue(from: &reader)
+                try change(requeue.id, record) { try Self.requeue(&$0, requeue) }
             case .stale, .worker: break
             case .expire:
                 let expire = try StoredExpire(from: &reader)
@@ -253,6 +261,39 @@ struct Ledger {
         task.status = finish.status
         task.due = finish.due
         task.outcome = Array(finish.result.outcome)
+    }
+
+    private static func cancel(_ task: inout Task, _ cancel: StoredFinish) throws {
+        guard !task.status.isFinal else {
+            throw Complaint("P2: a task is cancelled that is \(task.status)")
+        }
+        let lease = task.status == .process ? task.lease : .none
+        guard cancel.result.lease == lease, cancel.status == .cancel else {
+            throw Complaint("a cancel names \(cancel.result.lease); the task is under \(lease)")
+        }
+        task.status = .cancel
+        task.due = nil
+        task.lease = .none
+        task.outcome = Array(cancel.result.outcome)
+    }
+
+    private static func requeue(_ task: inout Task, _ requeue: StoredRequeue) throws {
+        switch task.status {
+        case .error, .dead, .cancel: break
+        case .new, .process, .scheduled, .success:
+            throw Complaint("P2: a task is queued again that is \(task.status)")
+        }
+        guard requeue.epoch == task.epoch + 1 else {
+            throw Complaint("P2: epoch \(requeue.epoch) follows epoch \(task.epoch)")
+        }
+        task.status = .new
+        task.epoch = requeue.epoch
+        task.attempt = 0
+        task.failures = 0
+        task.deaths = 0
+        task.lease = .none
+        task.outcome = []
+        task.placement.isSuspect = false
     }
 
     private static func release(_ task: inout Task, _ release: StoredRelease) throws {

@@ -44,6 +44,12 @@ struct MessageText {
                         + (release.isCounted ? " counted" : "")
                     return "RELEASE \(text(release.holding)) \(release.cause) -> "
                         + "\(release.status)\(flags)"
+                case .cancel:
+                    let cancel = try StoredFinish(from: &reader)
+                    return "CANCEL \(name(cancel.result.id)) \(cancel.result.lease)"
+                case .requeue:
+                    let requeue = try StoredRequeue(from: &reader)
+                    return "REQUEUE \(name(requeue.id)) epoch \(requeue.epoch)"
                 case .stale: return "STALE \(text(try StoredStale(from: &reader).holding))"
                 case .worker: return "WORKER"
                 case .carried:
@@ -162,6 +168,7 @@ struct MessageText {
         case .count: return "count"
         case .compact: return "compact"
         case .reader(let id, let isReader): return "worker \(id) reads \(isReader)"
+        case .change(_, let change, let id, _): return "\(change) \(name(id))"
         }
     }
 
@@ -196,6 +203,7 @@ struct MessageText {
         case .counts: "counts"
         case .compacted: "compacted"
         case .notCompacted(_, let refusal): "not compacted \(refusal.code)"
+        case .changed(_, let verdict): "changed \(verdict)"
         }
     }
 }

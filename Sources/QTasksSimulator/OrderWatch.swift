@@ -104,7 +104,19 @@ struct OrderWatch {
         case .finished(let holding, _, let verdict, let status, let due, _):
             guard verdict == .committed, held.remove(holding.lease) != nil else { return }
             if status == .scheduled { known[holding.id]?.due = due }
+        case .changed(_, let verdict): heard(verdict, ledger)
         case .record, .final, .counts, .compacted, .notCompacted: break
+        }
+    }
+
+    private mutating func heard(_ verdict: ChangeVerdict, _ ledger: Ledger) {
+        switch verdict {
+        case .withdrawn(let placement, _):
+            if let id = handles[placement.place.handle] { known[id] = nil }
+        case .revoked(let lease): held.remove(lease)
+        case .requeued(let placement):
+            if let id = heard(placement, ledger) { known[id]?.waitsSince = turn }
+        case .unchanged, .refused: break
         }
     }
 
@@ -142,7 +154,8 @@ struct OrderWatch {
             known[id]?.waitsSince = nil
             known[id]?.due = nil
             return overtaken(by: entry.task, for: worker, canRun: canRun)
-        case .release, .watch, .read, .worker, .count, .compact, .reader: return nil
+        case .release, .watch, .read, .worker, .count, .compact, .reader, .change:
+            return nil
         }
     }
 

@@ -100,7 +100,8 @@ final class SimulatedClient: SimulatedProcess {
                 return world.checker.fail("\(reports.count) reports of \(ids.count) tasks")
             }
             for (id, report) in zip(ids, reports) { world.checker.clientHeard(of: id, report) }
-        case .success(.pong), .success(.inspected), .success(.compacted): break
+        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed):
+            break
         // Storage was killed twice before it had opened, or the system is stopped: nobody compacts then
         case .failure(let error)
         where ids.isEmpty
@@ -124,7 +125,7 @@ extension ClientCompletion {
                 case .record, .notFound: false
                 }
             }
-        case .success(.pong), .success(.inspected), .success(.compacted): false
+        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed): false
         case .failure: true
         }
     }

@@ -12,6 +12,7 @@ enum PendingVerdict {
     case finished(TaskIndex.Number, Lease, WorkerID)
     case record(number: UInt64, TaskIndex.Number, isWhole: Bool)
     case final(TaskIndex.Number)
+    case changed(number: UInt64, ChangeVerdict)
 }
 
 /// Answers that wait for one watermark, in the order in which they were decided.

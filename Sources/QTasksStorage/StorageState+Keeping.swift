@@ -125,9 +125,9 @@ extension StorageState {
     mutating func carry(_ view: borrowing RecordView, to log: some KeptLog) throws(AppendLogError) {
         switch StoredKind(rawValue: view.kind) {
         case .add, .carried: try carryTask(view, to: log)
-        case .finish: try carryResult(view, to: log)
+        case .finish, .cancel: try carryResult(view, to: log)
         case .worker: try carryWorker(view, to: log)
-        case .lease, .release, .stale, .expire: break
+        case .lease, .release, .requeue, .stale, .expire: break
         case nil: _ = try carryAsItIs(view, to: log)
         }
     }

@@ -28,7 +28,7 @@ extension StorageState {
             let place = try log.append(kind: kind, head: head.bytes, body: body)
             last = place.sequence
             tasks.lastSequence = last
-            if kind == .add || kind == .finish { recent.keep(place.position, head.bytes, body) }
+            if kind == .add || kind.hasResult { recent.keep(place.position, head.bytes, body) }
             return .appended(place)
         } catch {
             switch error {

@@ -90,6 +90,8 @@ extension StorageState {
         case .compact(let number): compactions.wanted.append(number)
         case .reader(let id, let isReader):
             if isReader { readers.insert(id) } else { readers.remove(id) }
+        case .change(let number, let change, let id, let reason):
+            decide(change, number, id, reason, now: now, log: log)
         }
     }
 

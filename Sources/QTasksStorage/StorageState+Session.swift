@@ -78,7 +78,7 @@ extension StorageState {
         )
     }
 
-    private func placement(of entry: TaskEntry, _ number: TaskIndex.Number) -> Placement {
+    func placement(of entry: TaskEntry, _ number: TaskIndex.Number) -> Placement {
         let lane = tasks.lanes[entry.lane]
         return Placement(
             place: QueuedPlace(sequence: entry.sequence, handle: number),

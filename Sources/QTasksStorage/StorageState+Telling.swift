@@ -38,6 +38,7 @@ extension StorageState {
             assembleRecord(of: task, log: log)
             let id = tasks.index[task].id
             assembly.record.bytes.withUnsafeBytes { say(.final(id: id, record: $0)) }
+        case .changed(let number, let verdict): say(.changed(number: number, verdict))
         }
     }
 

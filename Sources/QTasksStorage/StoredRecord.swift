@@ -9,7 +9,7 @@ package import QTasksWire
 
 /// What a record of the log tells.
 ///
-/// Kept for later: 7 cancel, 8 requeue, 9 evidence of a worker's end.
+/// Kept for later: 9 evidence of a worker's end.
 package enum StoredKind: UInt8, CaseIterable, Sendable {
     /// A task was added.
     case add = 1
@@ -23,11 +23,19 @@ package enum StoredKind: UInt8, CaseIterable, Sendable {
     case stale = 5
     /// Who a worker is.
     case worker = 6
+    /// An operator ended a task, or its time was over: as `FINISH` has it, with an end that no worker
+    /// told. What its worker says afterwards is refused.
+    case cancel = 7
+    /// An operator had a task that was final queued again, see ``StoredRequeue``.
+    case requeue = 8
     /// A task with all that had happened to it: it stands for its add and for every other record of it
     /// that lies before, but for its result.
     case carried = 11
     /// A task that had ended is forgotten: the time that it is kept for is over.
     case expire = 12
+
+    /// It has a ``StoredFinish``.
+    var hasResult: Bool { self == .finish || self == .cancel }
 }
 
 /// When a task may be leased, told so that neither a step of the wall clock nor a restart of the
@@ -178,6 +186,9 @@ package struct StoredLease {
 ///       +         the worker's result entry, as it came: it has task and lease
 /// ```
 package struct StoredFinish {
+    /// The beginning of an attempt that nobody knows of, or that there was none of.
+    package static let never = Timestamp(nanoseconds: .min)
+
     package var at: Timestamp
     package var status: TaskStatus
     package var worker: WorkerID

@@ -81,15 +81,18 @@ package struct TaskFold {
             }
             _ = apply(add, envelope: envelope, at: place)
         case .lease: apply(try StoredLease(from: &reader), at: place)
-        case .finish:
+        case .finish, .cancel:
             let finish = try StoredFinish(from: &reader)
             if index.number(of: finish.result.id) == nil {
                 early[finish.result.id] = place
             } else if isCopy {
                 moveResult(of: finish.result.id, to: place)
+            } else if kind == StoredKind.cancel.rawValue {
+                apply(cancel: finish, at: place)
             } else {
                 apply(finish, at: place)
             }
+        case .requeue: apply(try StoredRequeue(from: &reader), at: place)
         case .release: apply(try StoredRelease(from: &reader), at: place)
         case .stale: apply(try StoredStale(from: &reader))
         case .worker: apply(try StoredWorker(from: &reader))
@@ -172,6 +175,43 @@ package struct TaskFold {
             if OutcomeHead.isFailure(finish.result.outcome) { entry.failures &+= 1 }
             entry.status = finish.status
             if finish.status.isFinal { entry.end(at: finish.at) }
+        }
+    }
+
+    /// A task ended without its worker's word.
+    ///
+    /// It has no lease any more: whatever its worker says afterwards is another lease's.
+    mutating func apply(cancel: StoredFinish, at place: StoredPlace) {
+        latest = max(latest, cancel.at)
+        guard let number = index.number(of: cancel.result.id) else { return }
+        change(number, at: place) { entry, fold in
+            fold.setResult(of: &entry, place.position, bytes: place.bytes)
+            entry.lease = .none
+            entry.due = 0
+            entry.flags.remove(.dueByWall)
+            entry.status = cancel.status
+            entry.end(at: cancel.at)
+        }
+    }
+
+    /// A final task waits again, as if it had just been added.
+    mutating func apply(_ requeue: StoredRequeue, at place: StoredPlace) {
+        latest = max(latest, requeue.at)
+        guard let number = index.number(of: requeue.id) else { return }
+        change(number, at: place) { entry, fold in
+            fold.usage.remove(entry.finishedBytes, in: entry.finished.segment)
+            entry.finished = .none
+            entry.finishedBytes = 0
+            fold.workers.release(entry.worker)
+            entry.worker = WorkerTable.none
+            entry.lease = .none
+            entry.attempt = 0
+            entry.failures = 0
+            entry.deaths = 0
+            entry.endedAt = 0
+            entry.flags.remove(.suspect)
+            entry.epoch = requeue.epoch
+            entry.status = .new
         }
     }
 

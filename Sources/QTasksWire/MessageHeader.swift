@@ -13,10 +13,12 @@ package enum Command: UInt8, Sendable {
     case ping = 0x04
     case inspect = 0x05
     case compact = 0x06
+    case requeue = 0x09
 
     // Broker to client.
     case added = 0x11
     case records = 0x12
+    case changed = 0x13
     case pong = 0x14
     case inspected = 0x15
     case compacted = 0x16

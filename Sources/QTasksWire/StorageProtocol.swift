@@ -59,6 +59,8 @@ package enum Proposal {
     /// Whether this worker may be told of large arguments by their place in the store; no, unless
     /// that was said in this session.
     case reader(id: WorkerID, Bool)
+    /// Storage answers `changed`.
+    case change(number: UInt64, TaskChange, id: TaskID, reason: String)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -104,6 +106,12 @@ package enum Proposal {
             writer.u8(9)
             writer.worker(id)
             writer.u8(isReader ? 1 : 0)
+        case .change(let number, let change, let id, let reason):
+            writer.u8(10)
+            writer.integer(number)
+            writer.u8(change.rawValue)
+            writer.id(id)
+            writer.text(reason)
         }
     }
 
@@ -172,6 +180,17 @@ package enum Proposal {
         case 7: self = .count(number: try reader.integer("number"))
         case 8: self = .compact(number: try reader.integer("number"))
         case 9: self = .reader(id: try reader.worker("worker"), try reader.u8("flags") & 1 != 0)
+        case 10:
+            let number = try reader.integer("number", as: UInt64.self)
+            guard let change = TaskChange(rawValue: try reader.u8("change")) else {
+                throw WireError.invalid(field: "change")
+            }
+            self = .change(
+                number: number,
+                change,
+                id: try reader.id("id"),
+                reason: try reader.text("reason")
+            )
         default: throw .invalid(field: "proposal")
         }
     }
@@ -254,6 +273,8 @@ package enum Verdict {
     /// The compaction that was asked for is over.
     case compacted(number: UInt64, Compacted)
     case notCompacted(number: UInt64, Refusal)
+    /// As durable as the task asked.
+    case changed(number: UInt64, ChangeVerdict)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -318,6 +339,10 @@ package enum Verdict {
             writer.integer(number)
             writer.u8(refusal.code.rawValue)
             writer.text(refusal.message)
+        case .changed(let number, let verdict):
+            writer.u8(13)
+            writer.integer(number)
+            verdict.write(to: &writer)
         }
     }
 
@@ -394,6 +419,11 @@ package enum Verdict {
                 throw WireError.invalid(field: "code")
             }
             self = .notCompacted(number: number, Refusal(code, try reader.text("message")))
+        case 13:
+            self = .changed(
+                number: try reader.integer("number"),
+                try ChangeVerdict(from: &reader)
+            )
         default: throw .invalid(field: "verdict")
         }
     }

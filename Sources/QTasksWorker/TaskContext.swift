@@ -80,6 +80,16 @@ public struct TaskContext: Sendable {
         TaskCancelError(reason: reason)
     }
 
+    /// What to throw to have the task tried again after a wait of the handler's own choosing, as in
+    /// `throw context.retryAfter(.seconds(30), "the server is busy")`.
+    ///
+    /// It counts as an error: the attempts that the task may have, by its retry policy or by its add,
+    /// limit it. A task without a retry policy, whose add says nothing either, is tried again as often as
+    /// this is thrown. `retryIf` isn't asked.
+    public func retryAfter(_ delay: Duration, _ reason: String = "") -> RetryAfterError {
+        RetryAfterError(delay: delay, reason: reason)
+    }
+
     /// Whether the handler should come to an end: its time limit has passed, the system is being
     /// stopped, or the lease is another worker's by now.
     ///
@@ -102,6 +112,24 @@ public struct TaskCancelError: Error, Hashable {
     public init(reason: String) {
         self.reason = reason
     }
+}
+
+/// A handler's word that the task is to be tried again after a while.
+public struct RetryAfterError: Error, Hashable {
+    /// How long it waits; a negative one is none.
+    public let delay: Duration
+
+    /// One sentence, kept in the attempt's record.
+    public let reason: String
+
+    public init(delay: Duration, reason: String) {
+        self.delay = max(.zero, delay)
+        self.reason = reason
+    }
+}
+
+extension RetryAfterError: CustomStringConvertible {
+    public var description: String { reason.isEmpty ? "tried again after \(delay)" : reason }
 }
 
 extension TaskCancelError: CustomStringConvertible {

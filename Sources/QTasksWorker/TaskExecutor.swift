@@ -24,6 +24,7 @@ public protocol TaskExecutor: Sendable {
 /// | returns | `success` |
 /// | throws ``TaskCancelError`` | `cancel` with its reason |
 /// | throws ``BadArgumentsError`` | `error`, never retried |
+/// | throws ``RetryAfterError`` | `retry` after that wait, while it may be tried again, else `error` |
 /// | throws anything else | `retry` while the policy and `retryIf` allow it, else `error` |
 public struct DefaultTaskExecutor: TaskExecutor {
     public init() {}
@@ -68,11 +69,10 @@ public struct DefaultTaskExecutor: TaskExecutor {
             return .error(
                 TaskFailure(type: TaskFailure.badArgumentsType, message: error.message)
             )
+        case let error as RetryAfterError:
+            return outcome(of: error, in: handler, context)
         default:
-            let failure = TaskFailure(
-                type: String(describing: type(of: error)),
-                message: String(describing: error)
-            )
+            let failure = TaskFailure(error)
             if let retryIf = handler.retryIf, !retryIf(error) { return .error(failure) }
             return handler.retry.outcome(
                 of: failure,
@@ -81,6 +81,31 @@ public struct DefaultTaskExecutor: TaskExecutor {
                 random: .random(in: 0..<1)
             )
         }
+    }
+
+    private static func outcome(
+        of error: RetryAfterError,
+        in handler: TaskHandler,
+        _ context: TaskContext
+    ) -> TaskOutcome {
+        let failure = TaskFailure(error)
+        let isUnlimited = handler.retry == .none && context.delivery.maxAttempts == nil
+        let most = isUnlimited ? UInt32.max : context.maxAttempts
+        guard context.failures < most - 1 else { return .error(failure) }
+        let parts = error.delay.components
+        let (seconds, overflow) = UInt64(parts.seconds).multipliedReportingOverflow(by: 1000)
+        let wait = overflow ? .max : seconds + UInt64(parts.attoseconds / 1_000_000_000_000_000)
+        return .retry(failure, afterMilliseconds: wait, maxAttempts: most)
+    }
+}
+
+extension TaskFailure {
+    /// An error as it is recorded.
+    fileprivate init(_ error: any Error) {
+        self.init(
+            type: String(describing: Swift.type(of: error)),
+            message: String(describing: error)
+        )
     }
 }
 

@@ -26,8 +26,9 @@ extension WorkerState {
             resendsAll = true
         case .retire: leave()
         case .error: note(.refusedByBroker(try ErrorMessage.read(from: &reader)))
-        case .add, .get, .cancel, .ping, .inspect, .compact, .added, .records, .pong, .inspected,
-            .compacted, .hello, .credit, .handBack, .goodbye, .results, .starterHello, .exit,
+        case .add, .get, .cancel, .requeue, .ping, .inspect, .compact, .added, .records, .changed,
+            .pong, .inspected, .compacted, .hello, .credit, .handBack, .goodbye, .results,
+            .starterHello, .exit,
             .drain, .stop, .ready,
             .drained, .propose, .stopStorage, .opened, .snapshot, .verdicts, .storageFailed,
             .storageStopped, .globalConfigStarted, .configSet, .configGet, .configSnapshot,

@@ -105,6 +105,68 @@ struct `The format` {
         #expect(try area.withBytes { try SegmentHeader.decode($0, path: "") } == nil)
     }
 
+    /// Found with made-up stores: once the next opening had begun a segment, such a one bounded nothing.
+    @Test func `of a segment that no opening has begun is none of ours`() throws {
+        var header = SegmentHeader(
+            index: 2,
+            salt: 1,
+            incarnation: 0,
+            firstSequence: 1,
+            predecessor: RecordPosition(segment: 0, offset: 0)
+        )
+        var area = [UInt8](repeating: 0, count: SegmentHeader.areaBytes)
+        for incarnation in UInt32(0)...1 {
+            header.incarnation = incarnation
+            try area.withUnsafeMutableBytes { header.encode(to: try #require($0.baseAddress)) }
+            let read = try area.withBytes { try SegmentHeader.decode($0, path: "") }
+            #expect(read == (incarnation == 0 ? nil : header))
+        }
+    }
+
+    /// Found with made-up stores: what was appended next got a sequence that is passed over.
+    @Test func `of a meta page has durable what went with its segments`() throws {
+        var page = MetaPage()
+        page.durableAtLeast = 3
+        page.firstSequence = 8
+        let read = try page.encoded().withBytes { try MetaPage.decode($0, path: "") }
+        #expect(read?.durableAtLeast == 7)
+    }
+
+    /// Found with made-up stores: a segment that is begun behind such a place can't be read again.
+    @Test(
+        arguments: [
+            (4, RecordPosition(segment: 1, offset: 1028), RecordPosition(segment: 1, offset: 2048)),
+            (4, RecordPosition(segment: 1, offset: 1024), RecordPosition(segment: 1, offset: 1020)),
+            (4, RecordPosition(segment: 2, offset: 1024), RecordPosition(segment: 1, offset: 2048)),
+            (6, RecordPosition(segment: 1, offset: 1024), RecordPosition(segment: 1, offset: 2048)),
+        ] as [(UInt64, RecordPosition, RecordPosition)]
+    )
+    func `of a checkpoint that can't be is none of ours`(
+        startSequence: UInt64,
+        start: RecordPosition,
+        end: RecordPosition
+    ) throws {
+        var checkpoint = Checkpoint(
+            number: 1,
+            salt: 1,
+            incarnation: 1,
+            startSequence: startSequence,
+            start: start
+        )
+        checkpoint.endSequence = 5
+        checkpoint.end = end
+        var trailer = [UInt8](repeating: 0, count: Checkpoint.trailerBytes)
+        try trailer.withUnsafeMutableBytes { bytes in
+            let base = try #require(bytes.baseAddress)
+            checkpoint.encodeTrailer(to: base, blocks: 0, at: Checkpoint.headerBytes)
+            let blocks = checkpoint.readTrailer(
+                UnsafeRawBufferPointer(bytes),
+                at: Checkpoint.headerBytes
+            )
+            #expect(blocks == nil)
+        }
+    }
+
     @Test func `names segments so that they sort`() {
         #expect(LogFormat.segmentName(7) == "segment-0000000007")
         #expect(LogFormat.segmentIndex("segment-0000000007") == 7)
@@ -152,6 +214,15 @@ struct `The order of a replay` {
         #expect(order.record(4, isSound: true) == .ignore)
         #expect(order.finish() == 5...5)
         #expect(order.next == 6)
+    }
+
+    @Test func `takes damage for durable up to the mark, or a place that a header may name`() {
+        let mark = RecordPosition(segment: 1, offset: 1104)
+        let place = RecordPosition(segment: 1, offset: 1027)
+        var order = ReplayOrder(durable: 1, mark: mark)
+        #expect(order.durableEnd(of: 100, at: place) == RecordPosition(segment: 1, offset: 1120))
+        #expect(order.record(1, isSound: true) == .deliver)
+        #expect(order.durableEnd(of: 100, at: place) == mark)
     }
 
     @Test func `reports the durable part of what is missing at a tear`() {

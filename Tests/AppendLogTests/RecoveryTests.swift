@@ -89,6 +89,36 @@ struct `Opening a damaged store` {
         #expect(second.entries.map(\.sequence).starts(with: first.entries.map(\.sequence)))
     }
 
+    @Test func `whose meta page marks what was cut off doesn't read that again`() throws {
+        let disk = SimulatedDisk(seed: 3)
+        let log = try Opened(disk).log
+        for number in 1...4 { try log.append(kind: 1, payload: payload(number)) }
+        try log.flush()
+        let torn = try log.append(kind: 1, payload: payload(5)).position
+        try log.append(kind: 1, payload: payload(6))
+        log.submit(sync: false)
+        while log.runOneWrite() {}
+        disk.endProcess()
+        var bytes = try #require(disk.contents(of: segmentPath(torn.segment)))
+        bytes[Int(torn.offset) + RecordHeader.bytes] ^= 1
+        disk.setContents(of: segmentPath(torn.segment), to: bytes)
+        let cutting = try Opened(disk)
+        #expect(cutting.entries.count == 4)
+        try cutting.log.append(kind: 1, payload: payload(50))
+        try cutting.log.flush()
+        disk.endProcess()
+
+        var page = try MetaPage.newest(of: try #require(disk.contents(of: metaPath)), path: "")
+        page.mark = RecordPosition(segment: torn.segment, offset: torn.offset + 2 * 48)
+        page.durableAtLeast = 4
+        disk.setContents(of: metaPath, to: page.encoded() + page.encoded())
+        for round in 1...3 {
+            let payloads = try Opened(disk).entries.map(\.payload)
+            #expect(payloads == [1, 2, 3, 4, 50].map { payload($0) }, "opening \(round)")
+            disk.endProcess()
+        }
+    }
+
     @Test(arguments: [true, false])
     func `any flipped bit costs one durable record at most, and it is named`(
         isClosed: Bool

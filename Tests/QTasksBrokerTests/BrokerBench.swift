@@ -48,6 +48,7 @@ struct BrokerBench {
         case worker(WorkerID)
         case count(number: UInt64)
         case compact(number: UInt64)
+        case change(number: UInt64, TaskChange, TaskID)
     }
 
     init(_ change: (inout QueueConfig) -> Void = { _ in }, opened: Bool = true) throws {
@@ -177,7 +178,8 @@ struct BrokerBench {
                 try verdicts(
                     .released(number: number, holding: holding, status: .new, isSuspect: isShared)
                 )
-            case .watch, .read, .worker, .count, .compact, .reader: proposals.append(proposal)
+            case .watch, .read, .worker, .count, .compact, .reader, .change:
+                proposals.append(proposal)
             }
         }
     }
@@ -194,6 +196,48 @@ struct BrokerBench {
                 addedAt: now.wall
             )
         )
+    }
+
+    /// Where a task that is added waits, as Storage tells it.
+    func placement(of id: TaskID, priority: Int16 = 0, isSuspect: Bool = false) throws -> Placement
+    {
+        Placement(
+            place: try #require(ids.first { $0.value == id }).key,
+            priority: priority,
+            isSuspect: isSuspect,
+            name: "work",
+            queue: "default"
+        )
+    }
+
+    /// A client asks for a change, and Storage answers.
+    mutating func change(
+        _ change: TaskChange,
+        _ id: TaskID,
+        _ verdict: ChangeVerdict
+    ) throws {
+        client(ChangeMessage(change, ids: [id]).encoded(number: 88))
+        guard case .change(let number, change, id) = try #require(proposals.last) else {
+            Issue.record("not proposed: \(proposals)")
+            return
+        }
+        proposals.removeLast()
+        sequence += 1
+        try verdicts(.changed(number: number, verdict))
+    }
+
+    /// What clients heard of changes since the last look.
+    mutating func takeChanges() throws -> [ChangeReceipt] {
+        var receipts: [ChangeReceipt] = []
+        for (_, message) in toClients {
+            try message.withUnsafeBytes { bytes in
+                var reader = WireReader(bytes)
+                guard try MessageHeader.read(from: &reader).command == .changed else { return }
+                while !reader.isAtEnd { receipts.append(try ChangeReceipt(from: &reader)) }
+            }
+        }
+        toClients = []
+        return receipts
     }
 
     mutating func makeDurable() throws {
@@ -367,6 +411,8 @@ struct BrokerBench {
         case .worker(let id, _): proposals.append(.worker(id))
         case .count(let number): proposals.append(.count(number: number))
         case .compact(let number): proposals.append(.compact(number: number))
+        case .change(let number, let change, let id, _):
+            proposals.append(.change(number: number, change, id))
         }
     }
 

@@ -24,14 +24,16 @@ struct `A line of tasks` {
         return QueuedTask(place, priority: priority)
     }
 
-    /// Compares with an array that is kept sorted; tasks that were taken come back now and then.
+    /// Compares with an array that is kept sorted; tasks that were taken come back now and then, others
+    /// are withdrawn and put back.
     private static func run(_ random: inout Generator, _ priorities: ClosedRange<Int16>) {
         var line = TaskLine()
         var model: [QueuedTask] = []
         var taken: [QueuedTask] = []
+        var withdrawn: [QueuedTask] = []
         var sequence: UInt64 = 0
-        func insert(_ task: QueuedTask) {
-            line.insert(task)
+        func insert(_ task: QueuedTask, isBack: Bool = false) {
+            if isBack { line.putBack(task) } else { line.insert(task) }
             var (low, high) = (0, model.count)
             while low < high {
                 let middle = (low + high) / 2
@@ -48,6 +50,15 @@ struct `A line of tasks` {
                 let far = Int.random(in: 0..<500, using: &random) == 0
                 sequence += far ? 1 << 33 : .random(in: 1...5, using: &random)
                 insert(task(sequence, priority: .random(in: priorities, using: &random)))
+            case 7 where !model.isEmpty:
+                let place = Int.random(in: model.indices, using: &random)
+                line.withdraw(model[place])
+                withdrawn.append(model.remove(at: place))
+            case 8 where !withdrawn.isEmpty:
+                insert(
+                    withdrawn.remove(at: .random(in: withdrawn.indices, using: &random)),
+                    isBack: true
+                )
             case 9 where !taken.isEmpty:
                 insert(taken.remove(at: .random(in: taken.indices, using: &random)))
             default:

@@ -19,6 +19,7 @@ enum Told: Equatable {
     case counts(UInt64, [TaskCounts])
     case compacted(UInt64, Compacted)
     case notCompacted(UInt64, RefusalCode)
+    case changed(UInt64, ChangeVerdict)
 
     init(_ verdict: Verdict) throws {
         switch verdict {
@@ -45,6 +46,7 @@ enum Told: Equatable {
             self = .counts(number, counts)
         case .compacted(let number, let compacted): self = .compacted(number, compacted)
         case .notCompacted(let number, let refusal): self = .notCompacted(number, refusal.code)
+        case .changed(let number, let verdict): self = .changed(number, verdict)
         }
     }
 
@@ -174,6 +176,14 @@ struct Bench {
             isShared: isShared,
             counts: counts
         )
+    }
+
+    mutating func cancel(_ id: TaskID, reason: String = "enough", number: UInt64 = 5) {
+        propose(.change(number: number, .cancel, id: id, reason: reason))
+    }
+
+    mutating func requeue(_ id: TaskID, number: UInt64 = 6) {
+        propose(.change(number: number, .requeue, id: id, reason: ""))
     }
 
     mutating func lease(_ id: TaskID, _ lease: Lease, number: UInt64 = 2, synced: Bool = false) {

@@ -95,6 +95,7 @@ private struct KeepingWork {
         case ..<77: tellOfWorker()
         case ..<80: ask()
         case ..<81: try unknown()
+        case ..<85: change()
         case ..<88: break
         case ..<93: try passTime()
         case ..<95: try look()
@@ -215,6 +216,19 @@ private struct KeepingWork {
         )
     }
 
+    private mutating func change() {
+        let isCancel = flip()
+        let states: Set<TaskStatus> =
+            below(6) == 0
+            ? Set(TaskStatus.allCases)
+            : isCancel ? [.new, .scheduled, .process] : [.error, .dead, .cancel]
+        guard let id = task(states) else { return }
+        let reason = String(repeating: "r", count: below(below(12) == 0 ? 2500 : 20))
+        store.propose(
+            .change(number: 8, isCancel ? .cancel : .requeue, id: id, reason: reason)
+        )
+    }
+
     private mutating func tellOfWorker() {
         let process = WorkerProcess(
             pid: Int32(1 + below(2)),
@@ -320,7 +334,7 @@ struct `Keeping house` {
     func `leaves every task as its records say, whatever happens (P1, P2, P3, P5, P9)`(
         chunk: Int
     ) {
-        var total = (openings: 0, restored: 0, expiries: 0, broken: 0, compacted: 0)
+        var total = (openings: 0, restored: 0, expiries: 0, broken: 0, cancels: 0, requeues: 0)
         let seeds = Length.seeds(of: chunk)
         for seed in seeds {
             var work = KeepingWork(seed: seed)
@@ -335,11 +349,14 @@ struct `Keeping house` {
             total.openings += work.store.openings
             total.restored += work.store.restored
             total.expiries += work.store.model.expiries
+            total.cancels += work.store.model.cancels
+            total.requeues += work.store.model.requeues
         }
         guard total.broken == 0, seeds.count >= 20 else { return }
         // work in which nothing happens proves nothing
         #expect(total.openings > 5 * seeds.count)
         #expect(total.restored > seeds.count)
         #expect(total.expiries > 10 * seeds.count)
+        #expect(total.cancels > seeds.count && total.requeues > seeds.count / 2)
     }
 }

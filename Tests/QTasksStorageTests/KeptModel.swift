@@ -32,6 +32,7 @@ struct KeptModel {
         var attempt: UInt32 = 0
         var failures: UInt32 = 0
         var deaths: UInt32 = 0
+        var epoch: UInt16 = 0
         var maxAttempts: UInt32?
         var maxDeliveries: UInt32
         var isSuspect = false
@@ -62,6 +63,8 @@ struct KeptModel {
     private(set) var ended: Set<WorkerID> = []
     private(set) var unknown: [UInt64: [UInt8]] = [:]
     private(set) var expiries = 0
+    private(set) var cancels = 0
+    private(set) var requeues = 0
 
     private let config: QueueConfig
 
@@ -118,6 +121,37 @@ struct KeptModel {
             }
             let isEnd = release.cause == .death || release.cause == .goneBefore
             if isEnd, let worker = tasks[release.holding.id]?.worker { ended.insert(worker) }
+        case .cancel:
+            let cancel = try StoredFinish(from: &reader)
+            try change(cancel.result.id, record, from: [.new, .scheduled, .process]) { task in
+                guard cancel.result.lease == (task.status == .process ? task.lease : .none) else {
+                    throw Complaint("a cancel names another lease than the task's")
+                }
+                task.status = .cancel
+                task.due = nil
+                task.lease = .none
+                task.result = record.bytes
+                task.endedAt = cancel.at
+            }
+            cancels += 1
+        case .requeue:
+            let requeue = try StoredRequeue(from: &reader)
+            try change(requeue.id, record, from: [.error, .dead, .cancel]) { task in
+                guard requeue.epoch == task.epoch + 1 else {
+                    throw Complaint("epoch \(requeue.epoch) follows epoch \(task.epoch)")
+                }
+                task.status = .new
+                task.epoch = requeue.epoch
+                task.attempt = 0
+                task.failures = 0
+                task.deaths = 0
+                task.isSuspect = false
+                task.lease = .none
+                task.worker = nil
+                task.result = nil
+                task.endedAt = nil
+            }
+            requeues += 1
         case .worker:
             let worker = try StoredWorker(from: &reader)
             processes[worker.id] = worker.process

@@ -123,7 +123,7 @@ extension KeptStore {
             && entry.lastSequence == task.lastSequence && entry.attempt == task.attempt
             && entry.failures == task.failures && entry.deaths == task.deaths
             && entry.isSuspect == task.isSuspect && entry.priority == task.priority
-            && entry.epoch == 0 && entry.endedAt == ended
+            && entry.epoch == task.epoch && entry.endedAt == ended
             && entry.keptFor == task.keptFor.map { UInt32($0) } ?? 0
             && (entry.finished == .none) == (task.result == nil)
             && lane.name == task.name && lane.queue == task.queue

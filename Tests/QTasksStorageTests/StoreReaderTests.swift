@@ -125,6 +125,44 @@ struct `A store that is read` {
         #expect(try StoryStore.verify(kept.disk).isOK)
     }
 
+    private static func words(_ history: TaskHistory) -> [String] {
+        history.events.map { event in
+            switch event.what {
+            case .added(let submission, _): "added \(submission.name)"
+            case .leased(let lease, _): "leased \(lease)"
+            case .ended(let result, let status, _, _): "ended \(result.lease) \(status)"
+            case .released(let lease, let cause, _, _, let counts):
+                "released \(lease) \(cause) \(counts)"
+            case .refused(let lease, _, _, _): "refused \(lease)"
+            case .cancelled(let reason, let lease):
+                "cancelled \(reason) \(lease.map { "\($0)" } ?? "-")"
+            case .requeued(let epoch): "requeued \(epoch)"
+            case .forgotten: "forgotten"
+            }
+        }
+    }
+
+    @Test func `explains who ended a task from outside, and its epochs`() throws {
+        var kept = try StoryStore()
+        let id = try kept.add("told")
+        kept.propose(.change(number: 5, .cancel, id: id, reason: "no need"))
+        kept.propose(.change(number: 6, .requeue, id: id, reason: ""))
+        let lease = kept.lease(id)
+        kept.propose(.change(number: 7, .cancel, id: id, reason: "too late"))
+        kept.push(id, lease)
+        try kept.settle()
+        let history = try #require(try StoryStore.read(kept.disk).history(of: id))
+        #expect(
+            Self.words(history) == [
+                "added told", "cancelled no need -", "requeued 1", "leased \(lease)",
+                "cancelled too late \(lease)", "refused \(lease)",
+            ]
+        )
+        #expect(history.record?.status == .cancel && history.record?.epoch == 1)
+        #expect(history.record?.outcome == .cancel(reason: "too late"))
+        #expect(history.record?.startedAt == nil && history.record?.attempt == 1)
+    }
+
     @Test func `explains all of a task's life`() throws {
         var kept = try StoryStore(retentionSeconds: 600)
         let process = WorkerProcess(pid: 4711, startTime: 5, bootID: Bench.bootID)
@@ -155,19 +193,8 @@ struct `A store that is read` {
         #expect(history.compacted == nil && !history.isForgotten)
         #expect(history.record?.status == .success && history.record?.attempt == 3)
         #expect(history.workers[Bench.worker] == process)
-        let words = history.events.map { event -> String in
-            switch event.what {
-            case .added(let submission, _): "added \(submission.name)"
-            case .leased(let lease, _): "leased \(lease)"
-            case .ended(let result, let status, _, _): "ended \(result.lease) \(status)"
-            case .released(let lease, let cause, _, _, let counts):
-                "released \(lease) \(cause) \(counts)"
-            case .refused(let lease, _, _, _): "refused \(lease)"
-            case .forgotten: "forgotten"
-            }
-        }
         #expect(
-            words == [
+            Self.words(history) == [
                 "added told", "leased \(first)", "released \(first) death true",
                 "leased \(second)", "ended \(second) scheduled", "leased \(third)",
                 "refused \(first)", "ended \(third) success",

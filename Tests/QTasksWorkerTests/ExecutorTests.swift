@@ -127,6 +127,36 @@ struct `The default task executor` {
         #expect(outcome == .retry(failure, afterMilliseconds: 1000, maxAttempts: 2))
     }
 
+    @Test func `has a handler tried again after the wait that it throws, as far as it may be`()
+        async throws
+    {
+        func thrown(_ retry: RetryPolicy, failures: UInt32, maxAttempts: UInt32? = nil) async throws
+            -> TaskOutcome
+        {
+            let handler = TaskHandler(
+                name: "work",
+                retry: retry,
+                retryIf: { _ in false },
+                kind: .async { _, context in
+                    throw context.retryAfter(.milliseconds(1250), "busy")
+                }
+            )
+            return try await execute(handler, failures: failures, maxAttempts: maxAttempts)
+        }
+        let failure = TaskFailure(type: "RetryAfterError", message: "busy")
+        #expect(
+            try await thrown(.none, failures: 99)
+                == .retry(failure, afterMilliseconds: 1250, maxAttempts: .max)
+        )
+        let policy = RetryPolicy.fixed(maxAttempts: 3)
+        #expect(
+            try await thrown(policy, failures: 1)
+                == .retry(failure, afterMilliseconds: 1250, maxAttempts: 3)
+        )
+        #expect(try await thrown(policy, failures: 2) == .error(failure))
+        #expect(try await thrown(.none, failures: 0, maxAttempts: 1) == .error(failure))
+    }
+
     @Test func `a middleware may leave out what it doesn't need`() async throws {
         let outcome = try await execute(
             TaskHandler(

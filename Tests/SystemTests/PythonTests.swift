@@ -34,6 +34,28 @@ extension `A running system` {
                             raise SystemExit("it should have been refused")
                         except QTasksError as error:
                             assert error.code == "badOption", error.code
+                    resting = client.add_task("rest", None)
+                    resting.cancel("no need")
+                    try:
+                        resting.result(timeout=10)
+                        raise SystemExit("it was cancelled")
+                    except TaskFailed as error:
+                        assert error.code == "taskCancelled", error.code
+                        assert error.record["reason"] == "no need", error.record
+                    client.requeue(resting.id)
+                    assert client.get(resting.id)["epoch"] == 1
+                    resting.cancel()
+                    for change, code in ((client.requeue, "conflict"), (client.cancel, "conflict")):
+                        try:
+                            change(task.id)
+                            raise SystemExit("it has succeeded")
+                        except QTasksError as error:
+                            assert error.code == code, error.code
+                    try:
+                        client.cancel("01890000-0000-7000-8000-000000000000")
+                        raise SystemExit("there is none")
+                    except QTasksError as error:
+                        assert error.code == "notFound", error.code
                     try:
                         client.add_task("hold", "x").result(timeout=0.1)
                         raise SystemExit("it should have timed out")

@@ -23,8 +23,8 @@ from typing import Any, Callable, Iterable, Sequence
 
 import zmq
 
-ADD, GET = 0x01, 0x02
-ADDED, RECORDS, ERROR, WELCOME = 0x11, 0x12, 0x1F, 0x20
+ADD, GET, CANCEL, REQUEUE = 0x01, 0x02, 0x03, 0x09
+ADDED, RECORDS, CHANGED, ERROR, WELCOME = 0x11, 0x12, 0x13, 0x1F, 0x20
 WAIT, JSON = 1, 2  # flags of ADD and GET
 HEADER = struct.Struct("<2sBBQ")  # "QT", protocol version, command, number of the request
 VERSION = 1
@@ -35,6 +35,7 @@ REFUSALS = {
     20: "badOption", 21: "payloadTooLarge", 22: "conflict", 23: "overloaded", 24: "stopping",
     25: "storageUnavailable", 26: "unknownTask", 27: "damaged",
 }
+STATUSES = ("", "new", "process", "scheduled", "success", "error", "cancel", "dead")
 TRANSIENT = {"overloaded", "stopping", "storageUnavailable"}  # worth another try
 
 
@@ -153,6 +154,10 @@ class SyncResult:
             raise TaskFailed(record)
         return record["result"]
 
+    def cancel(self, reason: str = "") -> None:
+        """Ends the task as 'cancel', whether it waits or runs."""
+        self._client.cancel(self.id, reason)
+
 
 class Client:
     """A connection to the system that lives in `home`, or at `endpoint`.
@@ -209,6 +214,15 @@ class Client:
         state, record = self._ask_for_record(id, 0, JSON, time.monotonic() + self.timeout)
         return record if state != 0 else None
 
+    def cancel(self, id: str | uuid.UUID, reason: str = "") -> None:
+        """Ends a task as 'cancel', whether it waits or runs; on disk when this returns. Raises
+        QTasksError `conflict` if it had ended before, `notFound` if there is none."""
+        self._change(CANCEL, id, reason)
+
+    def requeue(self, id: str | uuid.UUID) -> None:
+        """Queues a task once more that ended as 'error', 'dead' or 'cancel'. Raises as cancel()."""
+        self._change(REQUEUE, id, "")
+
     def close(self) -> None:
         self._socket.close()
         self._context.term()
@@ -252,6 +266,18 @@ class Client:
         key = uuid.UUID(str(id)).bytes
         body = struct.pack("<BI", flags, wait) + key
         return self._request(GET, body, [key], read_records, deadline)[key]
+
+    def _change(self, command: int, id: str | uuid.UUID, reason: str) -> None:
+        key, why = uuid.UUID(str(id)).bytes, reason.encode()
+        body = struct.pack("<H", len(why)) + why + key
+        deadline = time.monotonic() + self.timeout
+        code, status, message = self._request(command, body, [key], read_changes, deadline)[key]
+        if code == 1:
+            raise QTasksError("notFound", f"there is no task {id}, or no longer")
+        if code == 2:
+            raise QTasksError("conflict", f"task {id} is in status {STATUSES[status]}")
+        if code:
+            raise QTasksError(REFUSALS.get(code, str(code)), f"task {id}: {message}")
 
     def _request(
         self, command: int, body: bytes, ids: Sequence[bytes] | Any,
@@ -318,6 +344,16 @@ def read_receipts(data: memoryview) -> dict[bytes, tuple[str, str] | None]:
             message, place = text(data, place)
             verdicts[id] = REFUSALS.get(code, str(code)), message
     return verdicts
+
+
+def read_changes(data: memoryview) -> dict[bytes, tuple[int, int, str]]:
+    """CHANGED: 0 done, 1 no such task, 2 not in that status, else a refusal; the status; a sentence."""
+    changes, place = {}, 0
+    while place < len(data):
+        id, code, status = struct.unpack_from("<16sBB", data, place)
+        message, place = text(data, place + 18) if code > 15 else ("", place + 18)
+        changes[id] = code, status, message
+    return changes
 
 
 def read_records(data: memoryview) -> dict[bytes, tuple[int, dict[str, Any]]]:

@@ -6,8 +6,8 @@ import QTasksModel
 import QTasksProcess
 
 extension QueueTasks {
-    /// The executable's command line: `run`, `worker`, `add`, `get`, `stats`, `config`, `ping`, and the
-    /// application's own subcommands.
+    /// The executable's command line: `run`, `worker`, `add`, `get`, `list`, `cancel`, `stats`, `config`,
+    /// `ping` and more, and the application's own subcommands.
     ///
     /// Call it last in `main.swift`, once every task is registered: a system's processes are this same
     /// executable, started again, and each finds its role here. Ends the process with the command's
@@ -50,8 +50,9 @@ struct RootCommand: AsyncParsableCommand {
     static var configuration: CommandConfiguration {
         let own: [any ParsableCommand.Type] = [
             RunCommand.self, WorkerCommand.self, AddCommand.self, GetCommand.self,
-            ExplainCommand.self, StatsCommand.self, ConfigCommand.self, LogCommand.self,
-            PingCommand.self,
+            ListCommand.self, ExplainCommand.self, CancelCommand.self, RequeueCommand.self,
+            DeadCommand.self, FlushCommand.self, StatsCommand.self, ConfigCommand.self,
+            LogCommand.self, PingCommand.self,
         ]
         return CommandConfiguration(
             commandName: CommandContext.current?.app.name ?? "qtasks",

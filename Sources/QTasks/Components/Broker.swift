@@ -35,6 +35,25 @@ public protocol Broker: Sendable {
         timeout: Duration?
     ) async throws -> [Result<TaskEnd, QTasksError>]
 
+    /// Ends tasks as ``TaskStatus/cancel``, whether they wait or run. A running handler is cancelled
+    /// as Swift tasks are; whatever it comes to counts for nothing.
+    ///
+    /// - Returns: For each task, in the order of `ids`, the status that it has then; a failure with
+    ///   ``QTasksError/Code/notFound``, or ``QTasksError/Code/conflict`` where it had ended before.
+    func cancel(
+        _ ids: [TaskID],
+        reason: String,
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>]
+
+    /// Has tasks that ended as error, dead or cancel queued once more, each in a new epoch.
+    ///
+    /// - Returns: As ``cancel(_:reason:timeout:)``.
+    func requeue(
+        _ ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>]
+
     /// The state of the system as JSON; topics are `app`, `tasks`, `workers` and `queues`.
     func inspect(_ topic: String, timeout: Duration?) async throws -> [UInt8]
 
@@ -61,6 +80,27 @@ public struct LogCompaction: Sendable, Equatable {
 }
 
 extension Broker {
+    /// For engines whose tasks can't be changed.
+    ///
+    /// - Throws: ``QTasksError/Code/unknownCommand``.
+    public func cancel(
+        _ ids: [TaskID],
+        reason: String,
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>] {
+        throw QTasksError(.unknownCommand, "this engine can't cancel tasks")
+    }
+
+    /// For engines whose tasks can't be changed.
+    ///
+    /// - Throws: ``QTasksError/Code/unknownCommand``.
+    public func requeue(
+        _ ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>] {
+        throw QTasksError(.unknownCommand, "this engine can't queue tasks again")
+    }
+
     /// For engines without a log on this host.
     ///
     /// - Throws: ``QTasksError/Code/unknownCommand``.

@@ -109,8 +109,8 @@ struct WaitingAnswers {
         case .finished(let holding, let worker, let verdict, _, _, _):
             saved(Save.Key(holding: holding, worker: worker), verdict)
         case .record(let number, let bytes): try read(number, bytes)
-        case .final, .counts, .compacted, .notCompacted:
-            preconditionFailure("nobody watches, counts or compacts here")
+        case .final, .counts, .compacted, .notCompacted, .changed:
+            preconditionFailure("nobody watches, counts, compacts or changes here")
         }
     }
 

@@ -83,6 +83,39 @@ public final class ZeroMQBroker: Broker {
         )
     }
 
+    public func cancel(
+        _ ids: [TaskID],
+        reason: String,
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>] {
+        try await change(ChangeMessage(.cancel, reason: reason, ids: ids), timeout: timeout)
+    }
+
+    public func requeue(
+        _ ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>] {
+        try await change(ChangeMessage(.requeue, ids: ids), timeout: timeout)
+    }
+
+    private func change(
+        _ message: ChangeMessage,
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>] {
+        guard !message.ids.isEmpty else { return [] }
+        guard
+            case .changed(let receipts) = try await connection.call(
+                .change(message),
+                timeout: timeout
+            )
+        else { preconditionFailure("a change is answered with receipts") }
+        var byID: [TaskID: Result<TaskStatus, QTasksError>] = [:]
+        for receipt in receipts { byID[receipt.id] = receipt.result(of: message.change) }
+        return message.ids.map { id in
+            byID[id] ?? .failure(QTasksError(.malformed, "the Broker said nothing of task \(id)"))
+        }
+    }
+
     public func ping(timeout: Duration?) async throws {
         guard case .pong(let pong) = try await connection.call(.ping, timeout: timeout) else {
             preconditionFailure("a ping is answered with a pong")
@@ -188,5 +221,27 @@ public struct UnfinishedTask: Error {
 extension UnfinishedTask: CustomStringConvertible {
     public var description: String {
         "attempt \(record.attempt), status '\(record.status.rawValue)'"
+    }
+}
+
+extension ChangeReceipt {
+    /// What it comes to for whoever asked.
+    fileprivate func result(of change: TaskChange) -> Result<TaskStatus, QTasksError> {
+        switch (verdict, status) {
+        case (.done, let status?): return .success(status)
+        case (.notPossible, let status?):
+            let message =
+                switch change {
+                case .cancel: "task \(id) has ended already, as \(status.rawValue)"
+                case .requeue:
+                    "task \(id) is in status \(status.rawValue): error, dead and cancel can be "
+                        + "queued again"
+                }
+            return .failure(QTasksError(.conflict, message))
+        case (.refused(let refusal), _):
+            return .failure(QTasksError(refusal.code.errorCode, "task \(id): \(refusal.message)"))
+        case (.unknown, _), (.done, nil), (.notPossible, nil):
+            return .failure(QTasksError(.notFound, "there is no task \(id), or no longer"))
+        }
     }
 }

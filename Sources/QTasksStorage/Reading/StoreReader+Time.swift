@@ -122,7 +122,7 @@ private struct SalvagedBeginning {
             let endedAt = (try? StoredCarried(from: &reader))?.endedSince
             latest = max(latest, at ?? latest, endedAt ?? latest)
             end = latest
-        case .add, .lease, .release, .stale, .expire, nil: isInside = false
+        case .add, .lease, .release, .stale, .cancel, .requeue, .expire, nil: isInside = false
         }
     }
 }

@@ -233,7 +233,8 @@ extension TaskRecord {
             worker: tasks.worker(of: entry),
             addedAt: add.addedAt,
             notBefore: entry.status == .scheduled ? (finish?.due ?? add.due)?.wall : nil,
-            startedAt: finish?.result.startedAt,
+            startedAt: finish?.result.startedAt == StoredFinish.never
+                ? nil : finish?.result.startedAt,
             finishedAt: finish?.result.finishedAt,
             outcome: finish?.result.outcome
         )

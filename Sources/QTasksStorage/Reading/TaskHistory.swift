@@ -22,6 +22,10 @@ package struct TaskHistory {
         case released(Lease, ReleaseCause, TaskStatus, isSuspect: Bool, isCounted: Bool)
         /// A result came under a lease that no longer held.
         case refused(Lease, WorkerID, began: Timestamp, ended: Timestamp)
+        /// It was ended without its worker's word; under a lease where it ran.
+        case cancelled(reason: String, Lease?)
+        /// A final task was queued again: a new epoch begins.
+        case requeued(epoch: UInt16)
         /// The time that it is kept for was over.
         case forgotten
     }
@@ -119,7 +123,7 @@ extension TaskHistory {
             case .leased(_, let worker), .ended(_, _, let worker, _),
                 .refused(_, let worker, _, _):
                 ids.insert(worker)
-            case .added, .released, .forgotten: break
+            case .added, .released, .cancelled, .requeued, .forgotten: break
             }
         }
         return ids
@@ -173,7 +177,7 @@ private struct HistoryGathering {
         switch what {
         case .added: history.isForgotten = false
         case .forgotten: history.isForgotten = true
-        case .leased, .ended, .released, .refused: break
+        case .leased, .ended, .released, .refused, .cancelled, .requeued: break
         }
     }
 
@@ -187,7 +191,10 @@ private struct HistoryGathering {
     var compacted: TaskHistory.Compacted? {
         guard let carried else { return nil }
         var missing = carried.compacted
-        for event in history.events where event.sequence <= carried.lastSequence {
+        // attempts are counted from a requeue on
+        let known = history.events.filter { $0.sequence <= carried.lastSequence }
+        let begin = known.lastIndex { if case .requeued = $0.what { true } else { false } } ?? 0
+        for event in known[begin...] {
             switch event.what {
             case .leased: missing.attempts -= min(1, missing.attempts)
             case .ended(let result, _, _, _):
@@ -197,7 +204,7 @@ private struct HistoryGathering {
                 }
             case .released(_, _, _, _, let isCounted):
                 if isCounted { missing.deaths -= min(1, missing.deaths) }
-            case .added, .refused, .forgotten: break
+            case .added, .refused, .cancelled, .requeued, .forgotten: break
             }
         }
         let none = TaskHistory.Compacted(attempts: 0, failures: 0, deaths: 0)
@@ -263,6 +270,17 @@ private struct HistoryGathering {
                     ended: stale.finishedAt
                 )
             )
+        case .cancel:
+            let cancel = try StoredFinish(from: &reader)
+            let result = try ResultEntry(cancel.result)
+            guard case .cancel(let reason) = result.outcome else {
+                throw WireError.invalid(field: "outcome")
+            }
+            let lease = result.lease == .none ? nil : result.lease
+            return (cancel.at, .cancelled(reason: reason, lease))
+        case .requeue:
+            let requeue = try StoredRequeue(from: &reader)
+            return (requeue.at, .requeued(epoch: requeue.epoch))
         case .expire: return (try StoredExpire(from: &reader).at, .forgotten)
         case .worker: return nil
         }

@@ -14,7 +14,8 @@ struct StorageBenchCommand: AsyncParsableCommand {
             Each row has a value, the limit of this machine measured in the same run, and a goal. The \
             store is made by Storage's own core in a folder under TMPDIR (up to 6 GB are written); the \
             rows reopen-* and ram-per-task start a real system over it. Exit code 1 if a row misses \
-            its goal. On a machine that does something else meanwhile the figures say little.
+            its goal. On a machine that does something else meanwhile, or that its hypervisor holds \
+            back (standard error tells), the figures say little.
             """
     )
 
@@ -49,10 +50,17 @@ struct StorageBenchCommand: AsyncParsableCommand {
         defer { folder.remove() }
         var areAllReached = true
         for row in Row.allCases where only.isEmpty || only.contains(row) {
-            for result in try await measure(row, in: folder) {
+            let stolen = StolenTime()
+            let results = try await measure(row, in: folder)
+            for result in results {
                 print(json ? result.json : result.text)
                 fflush(nil)
                 areAllReached = areAllReached && result.isReached
+            }
+            if stolen.share > 0.01, !results.isEmpty {
+                let percent = Int((stolen.share * 100).rounded())
+                let note = "\(row.rawValue): the hypervisor took \(percent) % of the processors' time\n"
+                write(STDERR_FILENO, note, note.utf8.count)
             }
         }
         guard areAllReached else { throw ExitCode(1) }

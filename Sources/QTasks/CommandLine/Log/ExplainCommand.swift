@@ -90,6 +90,10 @@ private struct HistoryText {
             case .refused(let lease, _, let began, let ended):
                 step.attempt = attempts[lease] ?? 0
                 step.nanoseconds = ended.nanoseconds - began.nanoseconds
+            case .cancelled(_, let lease): step.attempt = lease.flatMap { attempts[$0] } ?? 0
+            case .requeued:
+                attempt = 0
+                waitsSince = event.at
             case .forgotten: attempt = 0
             }
             steps.append(step)
@@ -151,6 +155,10 @@ private struct HistoryText {
                 + words(cause, status, isSuspect: isSuspect, isCounted: isCounted)
         case .refused(let lease, let worker, _, _):
             return "a result of \(name(worker)) was refused: its lease \(lease) no longer held"
+        case .cancelled(let reason, let lease):
+            let moment = lease == nil ? "before it ran" : "while \(attempt(step)) ran"
+            return "cancelled \(moment)" + (reason.isEmpty ? "" : ": \(reason)")
+        case .requeued(let epoch): return "queued again by an operator, epoch \(epoch)"
         case .forgotten: return "forgotten: its retention was over"
         }
     }
@@ -283,6 +291,8 @@ private struct HistoryText {
         case .ended: "ended"
         case .released: "released"
         case .refused: "refused"
+        case .cancelled: "cancelled"
+        case .requeued: "requeued"
         case .forgotten: "forgotten"
         }
     }
@@ -318,6 +328,10 @@ private struct HistoryText {
             add(worker, to: &json)
             json.member("startedAt", began)
             json.member("finishedAt", ended)
+        case .cancelled(let reason, let lease):
+            if let lease { json.member("lease", lease.description) }
+            json.member("reason", reason)
+        case .requeued(let epoch): json.member("epoch", Int(epoch))
         case .forgotten: break
         }
     }

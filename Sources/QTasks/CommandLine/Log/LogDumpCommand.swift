@@ -12,9 +12,9 @@ struct LogDumpCommand: AsyncParsableCommand {
         abstract: "Print the log's records, in the order in which they lie.",
         discussion: """
             Each line has where the record begins (segment:byte), its sequence, its kind (add, lease, \
-            finish, release, stale, worker, carried, expire), and what it has. A record that compaction \
-            carried forward has the place that it was carried from. Arguments and results are cut \
-            after 60 bytes; --full has all of them.
+            finish, release, stale, worker, cancel, requeue, carried, expire), and what it has. A \
+            record that compaction carried forward has the place that it was carried from. Arguments \
+            and results are cut after 60 bytes; --full has all of them.
             """
     )
 

@@ -134,7 +134,12 @@ struct RecordText {
             add("at", lease.at)
             add(Holding(id: lease.id, lease: lease.lease))
             add("worker", lease.worker.description)
-        case .finish: try read(try StoredFinish(from: &reader))
+        case .finish, .cancel: try read(try StoredFinish(from: &reader))
+        case .requeue:
+            let requeue = try StoredRequeue(from: &reader)
+            add("at", requeue.at)
+            add("id", requeue.id.description)
+            add("epoch", Int(requeue.epoch))
         case .release:
             let release = try StoredRelease(from: &reader)
             add("at", release.at)
@@ -187,7 +192,7 @@ struct RecordText {
         add(Holding(id: result.id, lease: result.lease))
         add("worker", stored.worker.description)
         add("status", stored.status.rawValue)
-        add("startedAt", result.startedAt)
+        if result.startedAt != StoredFinish.never { add("startedAt", result.startedAt) }
         add("finishedAt", result.finishedAt)
         if let due = stored.due { add("notBefore", due.wall) }
         switch result.outcome {

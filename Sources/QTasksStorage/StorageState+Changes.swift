@@ -1,0 +1,170 @@
+// Part of QTasks. License: see LICENSE.
+//
+// CANCEL and REQUEUE, by the table of recovery.md, chapter 4: what an operator changes of a task that
+// is there. The record holds from then on, whatever dies.
+
+import QTasksModel
+import QTasksWire
+
+extension StorageState {
+    mutating func decide(
+        _ change: TaskChange,
+        _ number: UInt64,
+        _ id: TaskID,
+        _ reason: String,
+        now: Now,
+        log: some TaskLog
+    ) {
+        guard let task = known(id) else { return say(.changed(number: number, .unchanged(nil))) }
+        switch change {
+        case .cancel: cancel(task, number, reason, now: now, log: log)
+        case .requeue: requeue(task, number, now: now, log: log)
+        }
+    }
+
+    // MARK: CANCEL
+
+    private mutating func cancel(
+        _ task: TaskIndex.Number,
+        _ number: UInt64,
+        _ reason: String,
+        now: Now,
+        log: some TaskLog
+    ) {
+        let entry = tasks.index[task]
+        guard !entry.status.isFinal else { return leave(task, number, log: log) }
+        let at = tasks.stamp(now)
+        let runs = entry.status == .process
+        var body = WireWriter()
+        ResultEntry(
+            id: entry.id,
+            // one that waits for its next attempt has the last one's still
+            lease: runs ? entry.lease : .none,
+            // its worker knows when it began; the record tells when the word was spoken
+            startedAt: StoredFinish.never,
+            finishedAt: at,
+            outcome: .cancel(reason: reason)
+        ).write(to: &body)
+        let verdict: ChangeVerdict =
+            runs
+            ? .revoked(entry.lease) : .withdrawn(placement(of: entry, task), due: entry.due)
+        let worker =
+            entry.worker == WorkerTable.none
+            ? WorkerID(high: 0, low: 0) : tasks.workers[entry.worker].id
+        body.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            guard let result = try? ResultView(from: &reader) else {
+                preconditionFailure("a result that was just written reads the same")
+            }
+            let stored = StoredFinish(
+                at: at,
+                status: .cancel,
+                worker: worker,
+                due: nil,
+                result: result
+            )
+            head.removeAll()
+            stored.writeHead(to: &head)
+            switch append(.cancel, body: bytes, log: log) {
+            case .appended(let place):
+                counters.cancels += 1
+                tasks.apply(cancel: stored, at: place)
+                dropReference(of: task, log: log)
+                retain(task)
+                tell(number, verdict, place, entry, now: now, log: log)
+                if entry.isWatched {
+                    tell(.final(task), place.sequence, once: entry.durability, log: log)
+                }
+                trace("cancel", entry.id, "broker")
+            case .noSpace: refuseChangeForSpace(number)
+            case .tooLong:
+                let refusal = Refusal(.payloadTooLarge, "the log takes no reason that long")
+                say(.changed(number: number, .refused(refusal)))
+            case .failed: break
+            }
+        }
+    }
+
+    // MARK: REQUEUE
+
+    private mutating func requeue(
+        _ task: TaskIndex.Number,
+        _ number: UInt64,
+        now: Now,
+        log: some TaskLog
+    ) {
+        let entry = tasks.index[task]
+        guard entry.status.canBeRequeued else { return leave(task, number, log: log) }
+        let stored = StoredRequeue(
+            at: tasks.stamp(now),
+            id: entry.id,
+            epoch: entry.epoch &+ 1
+        )
+        head.removeAll()
+        stored.writeHead(to: &head)
+        switch append(.requeue, log: log) {
+        case .appended(let place):
+            counters.requeues += 1
+            retention.removed(
+                sequence: entry.lastSequence,
+                lane: entry.lane,
+                status: entry.status
+            )
+            tasks.apply(stored, at: place)
+            let verdict = ChangeVerdict.requeued(placement(of: tasks.index[task], task))
+            tell(number, verdict, place, entry, now: now, log: log)
+            trace("requeue", entry.id, "broker")
+        case .noSpace: refuseChangeForSpace(number)
+        case .tooLong: preconditionFailure("a requeue's record is shorter than any limit")
+        case .failed: break
+        }
+    }
+
+    // MARK: Both
+
+    /// Nothing is changed; what holds is told no earlier than anybody may hear of it.
+    private mutating func leave(_ task: TaskIndex.Number, _ number: UInt64, log: some TaskLog) {
+        let entry = tasks.index[task]
+        let verdict = PendingVerdict.changed(number: number, .unchanged(entry.status))
+        if entry.status.isFinal {
+            tell(verdict, entry.lastSequence, once: entry.durability, log: log)
+        } else {
+            tellOnceWritten(verdict, entry.lastSequence, log: log)
+        }
+    }
+
+    private mutating func tell(
+        _ number: UInt64,
+        _ verdict: ChangeVerdict,
+        _ place: StoredPlace,
+        _ entry: TaskEntry,
+        now: Now,
+        log: some TaskLog
+    ) {
+        tell(
+            PendingVerdict.changed(number: number, verdict),
+            place.sequence,
+            once: entry.durability,
+            log: log
+        )
+        needSyncInInterval(of: entry, now: now, log: log)
+    }
+
+    private mutating func refuseChangeForSpace(_ number: UInt64) {
+        let refusal = Refusal(
+            .storageUnavailable,
+            "the disk under '\(settings.directory)' is full: free some space there"
+        )
+        say(.changed(number: number, .refused(refusal)))
+    }
+}
+
+extension TaskStatus {
+    /// An operator may have it run once more.
+    var canBeRequeued: Bool {
+        switch self {
+        case .error, .dead, .cancel: true
+        case .new, .process, .scheduled, .success: false
+        }
+    }
+}

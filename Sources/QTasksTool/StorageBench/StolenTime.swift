@@ -1,0 +1,33 @@
+// Part of QTasks. License: see LICENSE.
+
+import Glibc
+
+/// How long the hypervisor let this machine's processors wait, from `/proc/stat` (proc(5), `steal`).
+///
+/// Under a quota all of a virtual machine stands still for tens of milliseconds at a time: what is measured
+/// meanwhile tells of the neighbours.
+struct StolenTime {
+    private let start = Self.ticks()
+
+    /// The share of all processors' time since then that was stolen, 0 to 1; 0 where the kernel doesn't tell.
+    var share: Double {
+        let end = Self.ticks()
+        guard let start, let end, end.all > start.all else { return 0 }
+        return Double(end.stolen - start.stolen) / Double(end.all - start.all)
+    }
+
+    private static func ticks() -> (all: UInt64, stolen: UInt64)? {
+        guard let file = fopen("/proc/stat", "re") else { return nil }
+        defer { fclose(file) }
+        var line = [CChar](repeating: 0, count: 512)
+        guard fgets(&line, Int32(line.count), file) != nil else { return nil }
+        let text = String(
+            decoding: line.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)),
+            as: UTF8.self
+        )
+        // user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user
+        let numbers = text.split(whereSeparator: \.isWhitespace).dropFirst().prefix(8)
+            .compactMap { UInt64($0) }
+        return numbers.count == 8 ? (numbers.reduce(0, +), numbers[7]) : nil
+    }
+}

@@ -1,0 +1,207 @@
+// Part of QTasks. License: see LICENSE.
+//
+// CANCEL and REQUEUE of recovery.md, chapter 4: what holds, and what is answered where it doesn't.
+
+import QTasksModel
+import QTasksStorage
+import QTasksWire
+import Testing
+
+private let first = Lease(incarnation: 7, counter: 1)
+private let second = Lease(incarnation: 7, counter: 2)
+private let failure = TaskFailure(type: "E", message: "no")
+
+@Suite
+struct `A cancel` {
+    var bench = Bench()
+
+    @Test mutating func `of a queued task ends it, and it is never leased (P2)`() throws {
+        let id = try bench.addedTask()
+        let place = bench.place(of: id)
+        bench.cancel(id)
+        let told = try bench.synced()
+        guard case .changed(5, .withdrawn(let placement, 0)) = try #require(told.first) else {
+            Issue.record("\(told)")
+            return
+        }
+        #expect(placement.place == place)
+        let record = try #require(try bench.record(id))
+        #expect(record.status == .cancel)
+        #expect(record.outcome == .cancel(reason: "enough"))
+        #expect(record.startedAt == nil && record.finishedAt == bench.now.wall)
+        bench.lease(id, first)
+        #expect(try bench.written() == [.stale(2, .cancel)])
+    }
+
+    @Test mutating func `of a scheduled task tells when it would have been due`() throws {
+        var task = bench.submission()
+        task.start = .after(milliseconds: 1000)
+        let id = try bench.addedTask(task)
+        bench.cancel(id)
+        let told = try bench.synced()
+        let due = bench.now.monotonic + 1_000_000_000
+        guard case .changed(5, .withdrawn(_, due)) = try #require(told.first) else {
+            Issue.record("\(told)")
+            return
+        }
+        bench.now.monotonic += 2_000_000_000
+        bench.lease(id, first)
+        #expect(try bench.written() == [.stale(2, .cancel)])
+    }
+
+    @Test
+    mutating func `of a running task ends it, and its worker's result is refused and recorded`()
+        throws
+    {
+        let id = try bench.runningTask(first)
+        bench.cancel(id)
+        #expect(try bench.synced() == [.changed(5, .revoked(first))])
+        bench.push(id, first)
+        let holding = Holding(id: id, lease: first)
+        #expect(try bench.synced() == [.finished(holding, .stale, .cancel, nil)])
+        #expect(bench.log.count(.stale) == 1)
+        #expect(try bench.record(id)?.outcome == .cancel(reason: "enough"))
+    }
+
+    @Test mutating func `of a task that has ended changes nothing`() throws {
+        let id = try bench.runningTask(first)
+        bench.push(id, first)
+        _ = try bench.synced()
+        bench.cancel(id)
+        #expect(try bench.synced() == [.changed(5, .unchanged(.success))])
+        #expect(bench.log.count(.cancel) == 0)
+    }
+
+    @Test mutating func `of a task that nobody added is answered at once`() throws {
+        bench.cancel(bench.newID())
+        #expect(try bench.told() == [.changed(5, .unchanged(nil))])
+    }
+
+    @Test mutating func `is told no earlier than it is as durable as the task asked (P2)`() throws {
+        let id = try bench.addedTask()
+        bench.cancel(id)
+        #expect(try bench.written() == [])
+        #expect(try bench.synced().count == 1)
+    }
+
+    @Test mutating func `ends the wait for the task`() throws {
+        let task = bench.submission()
+        try bench.add(task, isWatched: true)
+        _ = try bench.synced()
+        bench.cancel(task.id)
+        let told = try bench.synced()
+        guard case .final(task.id, let record) = try #require(told.last) else {
+            Issue.record("\(told)")
+            return
+        }
+        #expect(record?.outcome == .cancel(reason: "enough"))
+    }
+
+    @Test mutating func `is not forgotten by a restart`() throws {
+        let queued = try bench.addedTask()
+        let running = try bench.runningTask(first)
+        bench.cancel(queued)
+        bench.cancel(running)
+        _ = try bench.synced()
+        try bench.reopen()
+        #expect(try bench.status(queued) == .cancel)
+        #expect(try bench.status(running) == .cancel)
+        bench.push(running, first)
+        _ = try bench.synced()
+        #expect(try bench.record(running)?.outcome == .cancel(reason: "enough"))
+        #expect(try bench.snapshot() == [.end])
+    }
+
+    @Test mutating func `leaves a release nothing to do`() throws {
+        let id = try bench.runningTask(first)
+        bench.cancel(id)
+        bench.release(id, first, counts: true)
+        let told = try bench.synced()
+        #expect(told.contains(.released(3, .cancel, isSuspect: false)))
+        #expect(try bench.record(id)?.deaths == 0)
+    }
+}
+
+@Suite
+struct `A requeue` {
+    var bench = Bench()
+
+    @Test mutating func `begins a new epoch in which everything is counted anew`() throws {
+        let id = try bench.runningTask(first)
+        bench.push(id, first, .error(failure))
+        _ = try bench.synced()
+        let sequence = try #require(try bench.record(id)).sequence
+        bench.requeue(id)
+        let told = try bench.synced()
+        guard case .changed(6, .requeued(let placement)) = try #require(told.first) else {
+            Issue.record("\(told)")
+            return
+        }
+        // P6: at the place that it had
+        #expect(placement.place.sequence == sequence)
+        let record = try #require(try bench.record(id))
+        #expect(record.status == .new && record.epoch == 1)
+        #expect(record.attempt == 0 && record.failures == 0 && record.outcome == nil)
+        bench.lease(id, second)
+        bench.push(id, second)
+        _ = try bench.synced()
+        let end = try #require(try bench.record(id))
+        #expect(end.status == .success && end.attempt == 1 && end.epoch == 1)
+    }
+
+    @Test mutating func `of a dead suspect lets it run beside others again`() throws {
+        var config = QueueConfig()
+        config.maxDeliveries = 1
+        bench = Bench(config)
+        let id = try bench.runningTask(first)
+        bench.release(id, first, isShared: true)
+        _ = try bench.synced()
+        bench.lease(id, second)
+        bench.release(id, second, counts: true)
+        _ = try bench.synced()
+        #expect(try bench.status(id) == .dead)
+        bench.requeue(id)
+        guard case .changed(6, .requeued(let placement)) = try #require(try bench.synced().first)
+        else {
+            Issue.record("not requeued")
+            return
+        }
+        #expect(!placement.isSuspect)
+        #expect(try bench.record(id)?.deaths == 0)
+    }
+
+    @Test mutating func `of a task that isn't final, or has succeeded, changes nothing (P2)`()
+        throws
+    {
+        let id = try bench.runningTask(first)
+        bench.requeue(id)
+        #expect(try bench.synced() == [.changed(6, .unchanged(.process))])
+        bench.push(id, first)
+        _ = try bench.synced()
+        bench.requeue(id)
+        #expect(try bench.synced() == [.changed(6, .unchanged(.success))])
+        #expect(bench.log.count(.requeue) == 0)
+    }
+
+    @Test mutating func `leaves the former epoch's lease without a say (P2)`() throws {
+        let id = try bench.runningTask(first)
+        bench.push(id, first, .error(failure))
+        _ = try bench.synced()
+        bench.requeue(id)
+        _ = try bench.synced()
+        bench.push(id, first)
+        let holding = Holding(id: id, lease: first)
+        #expect(try bench.synced() == [.finished(holding, .stale, .new, nil)])
+        #expect(try bench.status(id) == .new)
+    }
+
+    @Test mutating func `is kept by a restart`() throws {
+        let id = try bench.addedTask()
+        bench.cancel(id)
+        bench.requeue(id)
+        _ = try bench.synced()
+        try bench.reopen()
+        let record = try #require(try bench.record(id))
+        #expect(record.status == .new && record.epoch == 1 && record.outcome == nil)
+    }
+}
