@@ -151,6 +151,8 @@ package struct SimulatorCommand: ParsableCommand {
                 reported: { text in
                     progress.clear()
                     print(text)
+                    // at once, also where the output is a file: whoever stops a long run has read it
+                    fflush(nil)
                 }
             )
         )
