@@ -54,6 +54,8 @@ final class SimulatedBroker: SimulatedProcess {
 
     override func cleanUp() {
         watched = [:]
+        // sockets hold on to their owner
+        (clients, workers, storage) = (nil, nil, nil)
         // PR_SET_PDEATHSIG
         if let child {
             world.after(world.random.nanoseconds(0...2 * .millisecond)) {

@@ -57,6 +57,12 @@ final class SimulatedClient: SimulatedProcess {
 
     override var hasUnread: Bool { socket.map { world.network.hasArrived(on: $0) } ?? false }
 
+    override func cleanUp() {
+        // sockets hold on to their owner
+        socket = nil
+        calls = [:]
+    }
+
     override func turn(timerFired: Bool) {
         guard let socket else { return }
         let now = world.now.monotonic

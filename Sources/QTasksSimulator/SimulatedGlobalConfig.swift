@@ -50,6 +50,8 @@ final class SimulatedGlobalConfig: SimulatedProcess {
     override func cleanUp() {
         if log != nil { world.configDisk.endProcess() }
         log = nil
+        // sockets hold on to their owner
+        (requests, updates) = (nil, nil)
         parent.globalConfigEnded(self)
     }
 

@@ -317,7 +317,11 @@ final class SimulatedNetwork {
 
     /// A process is gone, and its sockets with it.
     func ended(_ process: SimulatedProcess) {
-        for index in bound.indices where bound[index]?.owner === process { bound[index] = nil }
+        for index in bound.indices where bound[index]?.owner === process {
+            // they hold on to it, too
+            bound[index]?.connections = []
+            bound[index] = nil
+        }
         waiting.removeAll { $0.owner === process }
         for connection in open
         where connection.socket.owner === process || connection.bound.owner === process {

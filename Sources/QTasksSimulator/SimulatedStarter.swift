@@ -55,6 +55,8 @@ final class SimulatedStarter: SimulatedProcess {
             }
         }
         children = [:]
+        // sockets hold on to their owner
+        broker = nil
         world.starterEnded(self)
     }
 

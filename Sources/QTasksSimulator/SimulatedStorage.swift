@@ -72,6 +72,8 @@ final class SimulatedStorage: SimulatedProcess {
         if let log { world.checker.storageEnded(marks: log.watermarks()) }
         log = nil
         state = nil
+        // sockets hold on to their owner
+        (broker, results) = (nil, nil)
         world.disk.endProcess()
         if let globalConfig {
             world.after(world.random.nanoseconds(0...2 * .millisecond)) {

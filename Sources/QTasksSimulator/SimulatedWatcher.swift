@@ -42,7 +42,11 @@ final class SimulatedWatcher: SimulatedProcess {
         [updates, requests].contains { $0.map { world.network.hasArrived(on: $0) } ?? false }
     }
 
-    override func cleanUp() { world.watcherEnded(self) }
+    override func cleanUp() {
+        // sockets hold on to their owner
+        (requests, updates) = (nil, nil)
+        world.watcherEnded(self)
+    }
 
     override func turn(timerFired: Bool) {
         guard let requests, let updates else { return }

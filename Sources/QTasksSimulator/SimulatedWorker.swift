@@ -81,6 +81,8 @@ final class SimulatedWorker: SimulatedProcess {
     override func cleanUp() {
         world.checker.workerDied(self)
         running = [:]
+        // sockets hold on to their owner
+        (broker, storage) = (nil, nil)
         world.workerEnded(self)
     }
 

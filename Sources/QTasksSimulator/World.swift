@@ -199,6 +199,8 @@ final class World {
         if !checker.hasFailed, !isDamageReported { checker.atRest() }
         for process in living { process.end("the run is over") }
         network.dissolve()
+        // what was still to happen holds on to this world
+        events = EventQueue()
     }
 
     private func begin() {

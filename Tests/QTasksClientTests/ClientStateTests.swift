@@ -262,7 +262,7 @@ struct `A client` {
         }
     }
 
-    @Test mutating func `asks anew for the end of its add where an earlier task of that ID is gone`()
+    @Test mutating func `asks anew for the end of its add where an earlier task is gone`()
         throws
     {
         _ = client.welcome()
