@@ -12,6 +12,9 @@ import QTasksWire
 final class World {
     static let store = "/store"
 
+    /// Hundreds of times what a run takes: one that gets here spins.
+    private static let stepsMax = 500_000
+
     let scenario: Scenario
     let plant: PlantedFault?
     var random: SeededRandom
@@ -190,6 +193,10 @@ final class World {
                     "P8: \(Trace.milliseconds(end - scenario.calmAt)) ms after the last fault "
                         + "something still happens: \(awaiting)"
                 )
+                break
+            }
+            guard eventCount < Self.stepsMax else {
+                checker.fail("P8: after \(eventCount) steps something still happens: \(awaiting)")
                 break
             }
             time = event.time
