@@ -24,6 +24,7 @@ let package = Package(
     products: [
         .library(name: "QTasks", targets: ["QTasks"]),
         .executable(name: "qtasks", targets: ["QTasksTool"]),
+        .executable(name: "simulator", targets: ["Simulator"]),
         .executable(name: "wordcount", targets: ["wordcount"]),
     ],
     dependencies: [
@@ -114,8 +115,11 @@ let package = Package(
         .target(
             name: "QTasksSimulator",
             dependencies: [
-                "AppendLog", "CLinux", "QTasksBroker", "QTasksClient", "QTasksModel",
-                "QTasksStorage", "QTasksWire", "QTasksWorker", "ZeroMQ", heap,
+                "AppendLog", "CLinux", "QTasksBroker", "QTasksClient", "QTasksGlobalConfig",
+                "QTasksModel",
+                "QTasksProcess", "QTasksStarter", "QTasksStorage", "QTasksWire", "QTasksWorker",
+                "ZeroMQ", arguments,
+                heap,
             ],
             swiftSettings: strict
         ),
@@ -127,6 +131,11 @@ let package = Package(
                 "AppendLog", "CLinux", "QTasks", "QTasksModel", "QTasksProcess", "QTasksStorage",
                 "QTasksWire", "ZeroMQ", arguments,
             ],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "Simulator",
+            dependencies: ["QTasksSimulator", arguments],
             swiftSettings: strict
         ),
         .executableTarget(

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import Glibc
+import Synchronization
 
 /// How a large file goes while others wait for the same disk.
 ///
@@ -25,7 +26,8 @@ extension PosixFiles {
         guard isMine, var left = try? size(file) else { return }
         while left > 0 {
             left = max(0, left - Self.stepBytes)
-            guard ftruncate(file.rawValue, left) == 0 else { return }
+            let isShort = Self.step.withLock { _ in ftruncate(file.rawValue, left) == 0 }
+            guard isShort else { return }
             var pause = timespec(tv_sec: 0, tv_nsec: Self.pause)
             nanosleep(&pause, nil)
         }

@@ -2,6 +2,7 @@
 
 import CLinux
 import Glibc
+import Synchronization
 
 /// The real file system.
 public struct PosixFiles: LogFiles {
@@ -78,6 +79,10 @@ public struct PosixFiles: LogFiles {
         }
     }
 
+    /// Held by whoever does a step of what may wait: zeros, checkpoints and removals take turns, so that a
+    /// sync of the log never finds more than one of them at the disk.
+    static let step = Mutex<Void>(())
+
     /// With `sync_file_range(2)`, which writes out a file's bytes and nothing about the file.
     public func writeInSteps(
         _ file: LogFileHandle,
@@ -87,9 +92,11 @@ public struct PosixFiles: LogFiles {
         let stepBytes = 128 << 10
         for start in stride(from: 0, to: buffer.count, by: stepBytes) {
             let part = buffer[start..<min(start + stepBytes, buffer.count)]
-            try write(file, [UnsafeRawBufferPointer(rebasing: part)], at: offset + start)
-            _ = try check("sync_file_range", file) {
-                Int(clinux_write_out(file.rawValue, Int64(offset + start), Int64(part.count)))
+            try Self.step.withLock { (_) throws(AppendLogError) in
+                try write(file, [UnsafeRawBufferPointer(rebasing: part)], at: offset + start)
+                _ = try check("sync_file_range", file) {
+                    Int(clinux_write_out(file.rawValue, Int64(offset + start), Int64(part.count)))
+                }
             }
         }
     }

@@ -41,7 +41,7 @@ package final class SimulatedDisk: LogFiles {
         case write, sync, syncDirectory, read, open, rename, remove, space
     }
 
-    private let state: Mutex<State>
+    let state: Mutex<State>
 
     package init(seed: UInt64 = 0) {
         state = Mutex(State(chance: Chance(seed: seed)))

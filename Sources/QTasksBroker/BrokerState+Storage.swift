@@ -154,8 +154,11 @@ extension BrokerState {
             release: former?.release
         )
         if let number = roster.number(of: worker) {
-            // held, if it was sent in this session; else its verdict got lost with the old Storage
-            if former == nil, roster[number].session != nil {
+            // held, if it was sent in this session, or its result waits there; else its verdict got lost
+            // with the old Storage
+            if former == nil, roster[number].session != nil,
+                !roster[number].unwrittenResults.contains(lease)
+            {
                 leases[lease]?.release = ReleaseState(
                     cause: .notHeld,
                     isShared: false,

@@ -186,6 +186,7 @@ extension BrokerState {
     ) {
         var answer = WireWriter(.reconciled)
         var listed: Set<Lease> = []
+        roster[worker].unwrittenResults = []
         for holding in hello.running {
             listed.insert(holding.lease)
             let isKnown = leases[holding.lease].map {
@@ -205,6 +206,8 @@ extension BrokerState {
                 entry.id == holding.id
             {
                 hold(holding.lease, worker)
+            } else {
+                roster[worker].unwrittenResults.insert(holding.lease)
             }
         }
         outbox.toWorkers.append((session, answer.bytes))

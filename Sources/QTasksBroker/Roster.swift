@@ -46,6 +46,10 @@ struct WorkerEntry {
     /// It says when limited attempts begin, and when they have returned.
     var reportsRunning = false
 
+    /// Leases whose results it said it has, and that were over by what Storage had told then: the next Storage may
+    /// not have their ends, which were perhaps not written.
+    var unwrittenResults: Set<Lease> = []
+
     /// It runs a suspect, and nothing beside it.
     var isExclusive = false
 

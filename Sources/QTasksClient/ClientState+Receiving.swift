@@ -141,6 +141,8 @@ extension ClientState {
         case .notFound:
             finish(gets.remove(reply.id), .notFound)
             finish(waits.remove(reply.id), .notFound)
+            // of a task before this add, under the same ID and forgotten: the end of ours is asked for anew
+            adds.update(reply.id) { $0.content.askedUntil = nil }
         case .found:
             guard let record else { throw .truncated(field: "record") }
             finish(gets.remove(reply.id), .record(record))

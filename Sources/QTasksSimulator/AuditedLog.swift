@@ -47,6 +47,7 @@ final class AuditedLog: OverheardLog {
                 fill: fill
             )
         }
+        storage.world.carried.append(view.sequence)
         var record = CarriedRecord(kind: kind, payload: Array(repeating: 0, count: payloadBytes))
         record.payload.withUnsafeMutableBytes { fill($0) }
         let ledger = storage.world.checker.ledger
@@ -67,6 +68,8 @@ final class AuditedLog: OverheardLog {
         head: [UInt8],
         body: UnsafeRawBufferPointer
     ) throws(AppendLogError) -> StoredPlace {
+        var head = head
+        if storage.world.plant == .dueByWallClockAfterAStep { forgetBoot(kind, &head) }
         let place = try log.append(kind: kind, head: head, body: body)
         let record = Ledger.Record(
             sequence: place.sequence,
@@ -75,5 +78,11 @@ final class AuditedLog: OverheardLog {
         )
         storage.world.checker.appended(record, by: storage)
         return place
+    }
+
+    /// See ``PlantedFault/dueByWallClockAfterAStep``; `StoredAdd` has the layout.
+    private func forgetBoot(_ kind: StoredKind, _ head: inout [UInt8]) {
+        guard kind == .add, head.count >= 41, head[8] & 1 != 0 else { return }
+        head.replaceSubrange(17..<25, with: repeatElement(0, count: 8))
     }
 }

@@ -45,6 +45,10 @@ extension Checker {
                 )
             }
         }
+        if let last = attempts[id], delivery.attempt <= last {
+            fail("P2: \(name(id)) begins attempt \(delivery.attempt) after attempt \(last)")
+        }
+        attempts[id] = delivery.attempt
         executions[delivery.lease] = Execution(holding: delivery.holding, worker: worker)
         return world.scenario.step(of: delivery)
     }
@@ -125,7 +129,11 @@ extension Checker {
             if let execution, execution.worker.isAlive, !execution.isCancelled {
                 fail("P5: \(what), but \(execution.worker.name) has begun to run it")
             }
-        case .drain: fail("\(what) and nobody drains")
+        case .drain:
+            if !world.hasBeenStopped { fail("\(what) and nobody drains") }
+            if let execution, execution.worker.isAlive, execution.isRunning {
+                fail("P5: \(what), but \(execution.worker.name) still runs it")
+            }
         case .unreadable: fail("\(what): a cause that no record has")
         }
         if release.isCounted, sharedDeaths.contains(lease) {

@@ -27,17 +27,27 @@ extension Checker {
                 while !reader.isAtEnd { try check(try RecordReply(from: &reader)) }
             case .error:
                 let refusal = try ErrorMessage.read(from: &reader)
+                // a compaction that met what was done to a segment
+                if refusal.code == .damaged, world.hasRot { return world.reportDamage() }
                 // a compaction, while Storage can't open the store
-                if refusal.code != .storageUnavailable { fail("a client is refused: \(refusal)") }
+                if refusal.code != .storageUnavailable, !isStopping(refusal.code) {
+                    fail("a client is refused: \(refusal)")
+                }
             default: break
             }
         }
+    }
+
+    /// The system is being stopped: the client tries again.
+    private func isStopping(_ code: RefusalCode) -> Bool {
+        code == .stopping && world.hasBeenStopped
     }
 
     private func check(_ receipt: AddReceipt) {
         switch receipt.verdict {
         case .refused(let refusal) where refusal.code == .storageUnavailable:
             break  // Storage was killed twice before it had opened: the client tries again
+        case .refused(let refusal) where isStopping(refusal.code): break
         case .refused(let refusal):
             fail("the add of \(name(receipt.id)) is refused: \(refusal)")
         case .added, .exists:
@@ -60,6 +70,9 @@ extension Checker {
 
     private func check(_ reply: RecordReply) throws {
         if reply.state == .notFound, mayBeUnknown(reply.id) { return }
+        if reply.state == .stopping, world.hasBeenStopped { return }
+        // whoever asked for the end with a deadline
+        if reply.state == .timedOut, world.isSomebodyImpatient { return }
         guard reply.state == .found else {
             return fail("the wait for \(name(reply.id)) ends as \(reply.state)")
         }
@@ -131,7 +144,10 @@ extension Checker {
             switch header.command {
             case .opened: order.reset()
             case .snapshot:
-                while !reader.isAtEnd { order.heard(try SnapshotItem(from: &reader), ledger) }
+                while !reader.isAtEnd {
+                    let item = try SnapshotItem(from: &reader)
+                    order.heard(world.plant?.truth(of: item, world) ?? item, ledger)
+                }
             case .verdicts:
                 _ = try reader.raw(16, "watermarks")
                 while !reader.isAtEnd { order.heard(try Verdict(from: &reader), ledger) }

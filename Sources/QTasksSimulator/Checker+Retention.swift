@@ -9,7 +9,7 @@ import QTasksWire
 extension Checker {
     /// How long what was said of a task before it was forgotten may still be on its way: processes are
     /// stopped for 1.5 s at most.
-    private static let underWay = 5 * Int64(UInt64.second)
+    private static let underWay = 5 * UInt64.second
 
     /// How much later than it could a task may be forgotten: 10 s so that many go at a time, and twice a
     /// rounding to seconds.
@@ -29,9 +29,10 @@ extension Checker {
                 return fail("an EXPIRE that can't be read")
             }
             statistics.forgotten += 1
-            forgottenOn[id] = world.now.wall
+            forgottenAt[id] = world.time
             // a task that isn't there, or goes on, is the ledger's to complain about
             guard let task = ledger.tasks[id], task.status.isFinal else { return }
+            expiring.append((record.sequence, task.status))
             if let until = keptUntil(task), until > world.now.wall {
                 fail("P3: \(name(id)) is forgotten at \(world.now.wall), not \(until)")
             }
@@ -75,8 +76,8 @@ extension Checker {
 
     /// Whether what is said of this ID may be of the task that was forgotten.
     func isJustForgotten(_ id: TaskID) -> Bool {
-        guard ledger.forgotten[id] != nil, let since = forgottenOn[id] else { return false }
-        return world.now.wall.nanoseconds - since.nanoseconds <= Self.underWay
+        guard ledger.forgotten[id] != nil, let since = forgottenAt[id] else { return false }
+        return world.time - since <= Self.underWay
     }
 
     /// Whether somebody may be told that there is no such task.
@@ -84,8 +85,8 @@ extension Checker {
         if lost.contains(id) { return true }
         guard ledger.forgotten[id] != nil else { return false }
         guard let task = ledger.tasks[id] else { return true }
-        guard let added = appendedOn[task.placement.sequence] else { return false }
-        return world.now.wall.nanoseconds - added.nanoseconds <= Self.underWay
+        guard let added = appendedTime[task.placement.sequence] else { return false }
+        return world.time - added <= Self.underWay
     }
 
     // MARK: The end
@@ -101,11 +102,14 @@ extension Checker {
             fail((error as? Ledger.Complaint)?.text ?? "\(error)")
         }
         let end = world.now.wall.nanoseconds + Int64(world.end - world.time)
+        // what is kept until some time of the wall clock is kept longer where that was set back, and is
+        // looked at when the clock of this boot says so
+        let slack = Int64(world.clockMoves)
         let ended = ledger.tasks.values.filter(\.status.isFinal).sorted { $0.id < $1.id }
         var next: Int64?
         for task in ended {
             guard let until = keptUntil(task)?.nanoseconds else { return }
-            if until + Self.lateness < end { fail("nobody forgets \(name(task.id))") }
+            if until + Self.lateness + slack < end { fail("nobody forgets \(name(task.id))") }
             next = min(next ?? .max, until)
         }
         let deadline = storage.restDeadline.map {
@@ -114,7 +118,9 @@ extension Checker {
         switch (deadline, next) {
         case (nil, nil): break
         case (let deadline?, let next?):
-            if deadline <= end || deadline < next || deadline > next + Self.lateness {
+            if deadline <= end || deadline < next - slack
+                || deadline > next + Self.lateness + slack
+            {
                 fail("P8: Storage wakes up at \(deadline) to forget what is kept until \(next)")
             }
         case (let deadline?, nil): fail("P8: Storage wakes up at \(deadline) for nothing")

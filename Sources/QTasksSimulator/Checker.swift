@@ -21,6 +21,9 @@ final class Checker {
     /// When each record was appended (monotonic).
     private var appendedAt: [UInt64: UInt64] = [:]
 
+    /// When each record was appended, by the world's time.
+    private(set) var appendedTime: [UInt64: UInt64] = [:]
+
     /// The same by the wall clock.
     private(set) var appendedOn: [UInt64: Timestamp] = [:]
 
@@ -49,8 +52,21 @@ final class Checker {
     /// Tasks whose end was told, and that are forgotten since.
     var formerlyTold: Set<TaskID> = []
 
-    /// When tasks were forgotten last, by the wall clock.
-    var forgottenOn: [TaskID: Timestamp] = [:]
+    /// When tasks were forgotten last, by the world's time.
+    var forgottenAt: [TaskID: UInt64] = [:]
+
+    /// Records of forgotten tasks that may not be durable yet, and how those tasks had ended.
+    var expiring: [(sequence: UInt64, status: TaskStatus)] = []
+
+    /// What is known of the settings.
+    var settings = SettingsWatch()
+
+    /// When each task may be leased at the earliest: for each record that says so, as the power may take
+    /// the last ones.
+    var dues: [TaskID: [Due]] = [:]
+
+    /// The last attempt of each task that began.
+    var attempts: [TaskID: UInt32] = [:]
 
     /// What lies in Storage's PULL socket while releases are decided.
     var unreadResults: [[UInt8]] = []
@@ -110,8 +126,10 @@ extension Checker {
             .recorded(record.sequence, kind: record.kind, record.bytes)
         )
         appendedAt[record.sequence] = world.now.monotonic
+        appendedTime[record.sequence] = world.time
         beforeRelease(record)
         beforeExpiry(record)
+        checkDue(record)
         appendedOn[record.sequence] = world.now.wall
         do {
             try ledger.append(record, now: world.now, bootID: world.bootID)
@@ -138,6 +156,7 @@ extension Checker {
 
     func powerLost() {
         isPowerLost = true
+        attempts = [:]  // leases that were not synced are gone, and what they were called (H24)
         checkIntervals()
         statistics.powerLosses += 1
     }
@@ -145,6 +164,8 @@ extension Checker {
     /// Storage has read its log.
     func storageOpened(_ log: Log, _ state: StorageState, _ records: [Ledger.Record]) {
         statistics.openings += 1
+        expiring = []
+        reckonDues(upTo: log.lastSequence)
         if log.recovery.checkpoint != nil { statistics.checkpoints += 1 }
         if log.segments.first.map({ $0.index > 1 }) == true {
             statistics.compacted += 1
@@ -242,6 +263,7 @@ extension Checker {
         }
         checkCounts()
         checkRetention()
+        checkSettings()
         statistics.tasks += ledger.tasks.count + statistics.forgotten
         statistics.executions += executions.count
         statistics.told += told.count + formerlyTold.count
@@ -270,9 +292,18 @@ extension Checker {
         if let end = told[id] { compare(end, id) }
     }
 
-    /// Storage counts what the log says.
     private func checkCounts() {
         guard let state = world.broker?.child?.state else { return fail("there is no Storage") }
+        checkCounts(state, durable: .max)
+    }
+
+    /// Storage counts what the log says: the sum over all states is the number of tasks.
+    ///
+    /// - Parameters:
+    ///   - state: What Storage knows.
+    ///   - durable: How far it has been told that the log is durable: a task counts until then also where
+    ///     it is recorded that it is forgotten.
+    func checkCounts(_ state: StorageState, durable: UInt64) {
         var writer = WireWriter()
         state.tasks.lanes.writeCounts(to: &writer)
         var counted: [UInt64] = Array(repeating: 0, count: TaskStatus.allCases.count)
@@ -284,6 +315,8 @@ extension Checker {
         }
         var expected: [UInt64] = Array(repeating: 0, count: TaskStatus.allCases.count)
         for task in ledger.tasks.values { expected[Int(task.status.code) - 1] += 1 }
+        expiring.removeAll { $0.sequence <= durable }
+        for (_, status) in expiring { expected[Int(status.code) - 1] += 1 }
         if counted != expected { fail("Storage counts \(counted); the log has \(expected)") }
     }
 }

@@ -153,7 +153,7 @@ struct Ledger {
             case .add: try add(try StoredAdd(from: &reader), record.sequence)
             case .lease:
                 let lease = try StoredLease(from: &reader)
-                try change(lease.id, record) { try Self.lease(&$0, lease, now, bootID) }
+                try change(lease.id, record) { try Self.lease(&$0, lease) }
                 guard leases.insert(lease.lease).inserted else {
                     throw Complaint("P2: lease \(lease.lease) is given out a second time")
                 }
@@ -221,18 +221,11 @@ struct Ledger {
         tasks[id] = task
     }
 
-    private static func lease(
-        _ task: inout Task,
-        _ lease: StoredLease,
-        _ now: Now,
-        _ bootID: TaskID
-    ) throws {
+    private static func lease(_ task: inout Task, _ lease: StoredLease) throws {
         switch task.status {
         case .new: break
-        case .scheduled:
-            guard task.due?.isReached(now, bootID) ?? true else {
-                throw Complaint("a task is leased before its time")
-            }
+        // whether it is due is told by the plan, not by the record (Checker+Dues.swift)
+        case .scheduled: break
         case .process, .success, .error, .cancel, .dead:
             throw Complaint("P2: a task is leased that is \(task.status)")
         }
@@ -323,11 +316,5 @@ struct Ledger {
         }
         task.placement.isSuspect = task.placement.isSuspect || release.isSuspect
         task.status = release.status
-    }
-}
-
-extension StoredDue {
-    fileprivate func isReached(_ now: Now, _ bootID: TaskID) -> Bool {
-        boot != 0 && self.bootID == bootID ? boot <= now.monotonic : wall <= now.wall
     }
 }

@@ -27,19 +27,29 @@ extension PlantedFault {
     ) -> [CarriedRecord] {
         switch self {
         case .carriedAsAdded: [asAdded(record, sequence)]
+        case .replayByPosition:
+            // nothing that lies before the copy is newer
+            isFinal(sequence, ledger)
+                ? [asAdded(record, UInt64(ledger.records.count))] : [record]
+        case .finalRecordDroppedBeforeItsAdd:
+            isFinal(sequence, ledger) ? [asAdded(record, sequence)] : [record]
         case .forgottenCarriedForward: forgotten(by: log, ledger) + [record]
         default: [record]
         }
     }
 
+    private func isFinal(_ sequence: UInt64, _ ledger: Ledger) -> Bool {
+        ledger.adds[sequence].flatMap { ledger.tasks[$0] }?.status.isFinal ?? false
+    }
+
     /// A task without anything that happened to it since its add.
-    private func asAdded(_ record: CarriedRecord, _ sequence: UInt64) -> CarriedRecord {
+    private func asAdded(_ record: CarriedRecord, _ lastSequence: UInt64) -> CarriedRecord {
         let isDelayed = record.payload.count > 8 && record.payload[8] & 1 != 0
         guard record.kind == StoredKind.carried.rawValue, !isDelayed else { return record }
         return CarriedRecord(
             kind: record.kind,
             payload: record.payload.dropLast(Self.stateBytes)
-                + state(.new, lastSequence: sequence)
+                + state(.new, lastSequence: lastSequence)
         )
     }
 

@@ -1,31 +1,49 @@
 // Part of QTasks. License: see LICENSE.
 
-import QTasksModel
-import QTasksWire
-
-/// A mistake put into the system on purpose, by changing messages on their way or what a core is
-/// told: a checker that doesn't find it isn't worth its name (recovery.md, chapter 9).
+/// A mistake put into the system on purpose, by changing messages on their way, what a core is told, or
+/// what the log and the disk say to each other: a checker that doesn't find it isn't worth its name.
 package enum PlantedFault: String, CaseIterable, Sendable {
-    /// Storage's `durable` watermark says what is only written.
-    case addAcknowledgedBeforeDurable
-    /// Storage itself takes what is written for durable.
-    case resultToldBeforeDurable
-    /// What a worker lists as running in its HELLO is not looked at.
-    case helloNotReconciled
-    /// A lease that its worker doesn't hold is never given back.
-    case lostDispatchForgotten
-    /// What a dead connection still delivers is taken for the new session's.
-    case oldSessionHonoured
-    /// Each CREDIT counts on top of those before it.
-    case creditAsIncrement
+    // The list of recovery.md, chapter 9, in its order.
+
     /// A result under an older lease is taken for the current one's.
     case staleLeaseAccepted
+    /// Each CREDIT counts on top of those before it.
+    case creditAsIncrement
+    /// What a dead connection still delivers is taken for the new session's.
+    case oldSessionHonoured
+    /// What a worker lists as running in its HELLO is not looked at.
+    case helloNotReconciled
+    /// An add that was there already is acknowledged at once.
+    case repeatAddAcknowledgedBeforeDurable
+    /// Storage itself takes what is written for durable.
+    case resultToldBeforeDurable
     /// Releases are decided before the results that have arrived.
-    case releaseWithoutReadingResults
+    case releaseWithoutReadingPull
+    /// What compaction copied counts by where it lies: a copied add is newer than the end of its task.
+    case replayByPosition
+    /// Compaction lets go of the record that ended a task while its add goes on.
+    case finalRecordDroppedBeforeItsAdd
+    /// What the newest meta page doesn't name is deleted, though the older one does.
+    case filesOfTheOlderMetaDeleted
+    /// A sync that failed is done again and believed.
+    case tailReusedAfterAFailedSync
+    /// A death counts against each of those that died together.
+    case sharersDeathsCounted
+    /// At the end of the grace leases are given back and their workers go on.
+    case drainRequeuesRunningTasks
+    /// After a restart tasks stand in line as their adds lie on disk.
+    case orderByPosition
+    /// A delay is written down by the wall clock alone.
+    case dueByWallClockAfterAStep
+
+    // Others.
+
+    /// Storage's `durable` watermark says what is only written.
+    case addAcknowledgedBeforeDurable
+    /// A lease that its worker doesn't hold is never given back.
+    case lostDispatchForgotten
     /// The Broker is told that who came last came first.
     case orderReversed
-    /// A death counts against each of those that died together.
-    case sharedDeathsCounted
     /// A worker's result is acknowledged when it is passed on, not when it is committed.
     case resultAcknowledgedUnsaved
     /// Compaction carries a task forward as it was added: what happened to it since is lost.
@@ -35,182 +53,15 @@ package enum PlantedFault: String, CaseIterable, Sendable {
 }
 
 extension PlantedFault {
-    /// Twice as far as any run's log goes.
-    private static let mirror: UInt64 = 1_000_000
-
-    /// What becomes of a message on its way; `nil`: it is lost.
-    func tamper(
-        _ bytes: [UInt8],
-        in connection: Connection,
-        _ world: World
-    ) -> [UInt8]? {
-        guard !bytes.isEmpty else { return bytes }
-        do {
-            return try bytes.withUnsafeBytes { raw in
-                var reader = WireReader(raw)
-                let header = try MessageHeader.read(from: &reader)
-                return try tamper(bytes, header, &reader, connection, world)
-            }
-        } catch {
-            world.checker.fail("a planted fault met a message it can't read: \(error)")
-            return bytes
+    /// As `--plant` names it: `stale-lease-accepted`.
+    package var name: String {
+        rawValue.reduce(into: "") { name, letter in
+            name += letter.isUppercase ? "-\(letter.lowercased())" : "\(letter)"
         }
     }
 
-    private func tamper(
-        _ bytes: [UInt8],
-        _ header: MessageHeader,
-        _ reader: inout WireReader,
-        _ connection: Connection,
-        _ world: World
-    ) throws -> [UInt8]? {
-        switch (self, header.command) {
-        case (.addAcknowledgedBeforeDurable, .verdicts):
-            var changed = bytes
-            let written = MessageHeader.byteCount..<MessageHeader.byteCount + 8
-            changed.replaceSubrange(
-                written.upperBound..<written.upperBound + 8,
-                with: bytes[written]
-            )
-            return changed
-        case (.helloNotReconciled, .hello):
-            var hello = try Hello(from: &reader)
-            hello.running = []
-            return hello.encoded()
-        case (.lostDispatchForgotten, .propose):
-            return try withoutNotHeld(&reader, session: header.number)
-        case (.creditAsIncrement, .credit):
-            let window = try CreditMessage.read(from: &reader)
-            let sum = world.checker.announcedBefore(window, in: connection)
-            return CreditMessage.encoded(window: window + sum)
-        case (.orderReversed, .verdicts): return try reversed(bytes, &reader)
-        case (.orderReversed, .propose):
-            return try reversedBack(&reader, session: header.number)
-        case (.sharedDeathsCounted, .propose):
-            return try countingSharers(&reader, session: header.number)
-        case (.staleLeaseAccepted, .results): return try withCurrentLeases(&reader, world)
-        case (.resultAcknowledgedUnsaved, .results):
-            try acknowledge(&reader, connection, world)
-            return world.random.chance(80) ? nil : bytes
-        default: return bytes
-        }
-    }
-
-    private func withoutNotHeld(
-        _ reader: inout WireReader,
-        session: UInt64
-    ) throws -> [UInt8]? {
-        var writer = WireWriter(.propose, number: session)
-        while !reader.isAtEnd {
-            let proposal = try Proposal(from: &reader)
-            if case .release(_, _, .notHeld, _, _) = proposal { continue }
-            proposal.write(to: &writer)
-        }
-        return writer.bytes
-    }
-
-    private func countingSharers(
-        _ reader: inout WireReader,
-        session: UInt64
-    ) throws -> [UInt8] {
-        var writer = WireWriter(.propose, number: session)
-        while !reader.isAtEnd {
-            var proposal = try Proposal(from: &reader)
-            if case .release(let number, let holding, .death, true, _) = proposal {
-                proposal = .release(
-                    number: number,
-                    holding: holding,
-                    cause: .death,
-                    isShared: false,
-                    counts: true
-                )
-            }
-            proposal.write(to: &writer)
-        }
-        return writer.bytes
-    }
-
-    private func reversed(_ bytes: [UInt8], _ reader: inout WireReader) throws -> [UInt8] {
-        let head = MessageHeader.byteCount + 16
-        _ = try reader.raw(16, "watermarks")
-        var writer = WireWriter()
-        writer.raw(Array(bytes[..<head]))
-        while !reader.isAtEnd {
-            var verdict = try Verdict(from: &reader)
-            if case .added(let number, var place, let leased, let due, let at, let arguments) =
-                verdict
-            {
-                // acknowledgements wait for ever by this too; the order shows first
-                place.sequence = Self.mirror - place.sequence
-                verdict = .added(
-                    number: number,
-                    place: place,
-                    leased: leased,
-                    due: due,
-                    addedAt: at,
-                    arguments: arguments
-                )
-            }
-            verdict.write(to: &writer)
-        }
-        return writer.bytes
-    }
-
-    /// So that Storage finds the tasks whose places were reversed.
-    private func reversedBack(
-        _ reader: inout WireReader,
-        session: UInt64
-    ) throws -> [UInt8] {
-        var writer = WireWriter(.propose, number: session)
-        while !reader.isAtEnd {
-            var proposal = try Proposal(from: &reader)
-            if case .lease(let number, var place, let lease, let worker, let synced) = proposal,
-                place.sequence > Self.mirror / 2
-            {
-                place.sequence = Self.mirror - place.sequence
-                proposal = .lease(
-                    number: number,
-                    place: place,
-                    lease: lease,
-                    worker: worker,
-                    synced: synced
-                )
-            }
-            proposal.write(to: &writer)
-        }
-        return writer.bytes
-    }
-
-    private func withCurrentLeases(_ reader: inout WireReader, _ world: World) throws -> [UInt8] {
-        var writer = WireWriter(.results)
-        writer.worker(try reader.worker("worker"))
-        while !reader.isAtEnd {
-            var entry = try ResultEntry(from: &reader)
-            if let task = world.checker.ledger.tasks[entry.id], task.status == .process {
-                entry.lease = task.lease
-            }
-            entry.write(to: &writer)
-        }
-        return writer.bytes
-    }
-
-    private func acknowledge(
-        _ reader: inout WireReader,
-        _ connection: Connection,
-        _ world: World
-    ) throws {
-        _ = try reader.worker("worker")
-        var writer = WireWriter(.work)
-        var leases: [Lease] = []
-        while !reader.isAtEnd { leases.append(try ResultEntry(from: &reader).lease) }
-        writer.integer(UInt32(leases.count))
-        for lease in leases { writer.integer(lease.rawValue) }
-        let owner = connection.socket.owner
-        if let session = world.network.open.first(where: {
-            $0.socket.owner === owner && $0.socket.address == .workers
-        }) {
-            let arrival = session.toSocket.put(writer.bytes, arrival: world.time)
-            world.at(arrival) { owner.wake() }
-        }
+    package init?(name: String) {
+        guard let fault = Self.allCases.first(where: { $0.name == name }) else { return nil }
+        self = fault
     }
 }

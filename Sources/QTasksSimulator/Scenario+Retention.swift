@@ -17,10 +17,16 @@ extension Scenario {
 
     /// How long after the last fault everything must be done, in nanoseconds of virtual time.
     ///
-    /// The longest that anything waits by design: a result that is sent again after 10 s; and where tasks
-    /// are to be forgotten the time that they are kept.
+    /// The longest that anything waits by design: a result that is sent again after 10 s; a worker that is
+    /// started again after 5 s, for each task that kills it; a delay that a restart of the host reckons by a
+    /// wall clock that was set back; and where tasks are to be forgotten the time that they are kept.
     var patience: UInt64 {
-        60 * .second + (keepsShortly ? (UInt64(Self.shortSecondsMax) + 60) * .second : 0)
+        let steps = faults.reduce(UInt64(0)) { sum, fault in
+            guard case .stepClock(let step) = fault.kind else { return sum }
+            return sum + step.magnitude
+        }
+        return 600 * .second + steps
+            + (keepsShortly ? (UInt64(Self.shortSecondsMax) + 60) * .second : 0)
     }
 
     /// Short times for finished tasks, and hours in which nothing happens, so that those times pass while

@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import AppendLog
 import QTasksModel
 import QTasksStorage
 import QTasksWorker
@@ -65,6 +66,15 @@ struct Scenario {
         var deed: Deed
     }
 
+    /// Somebody changes a setting.
+    struct Setting {
+        var at: UInt64
+        var watcher: Int
+        var key: String
+        /// `nil`: it is taken away.
+        var value: [UInt8]?
+    }
+
     struct Fault {
         enum Kind: Equatable {
             case killWorker, killStorage, killBroker, killClient
@@ -72,6 +82,16 @@ struct Scenario {
             case breakSession
             case pauseWorker, pauseBroker, pauseStorage, pauseClient
             case leave
+            /// SIGTERM to the Starter, and `kill -9`.
+            case stop, killStarter
+            case killGlobalConfig
+            /// The wall clock is set by so many nanoseconds.
+            case stepClock(Int64)
+            /// After so many calls the next of its kind fails.
+            case failDisk(SimulatedDisk.Call, after: Int)
+            /// So many bytes are left, for so long.
+            case fillDisk(room: Int, for: UInt64)
+            case rotMeta, rotSegment
             /// Something happens right after the next message on one kind of connection.
             case trap(Address, Trap)
         }
@@ -97,8 +117,15 @@ struct Scenario {
     var steps: [ClientStep] = []
     var faults: [Fault] = []
 
+    /// Those who follow the settings, and what they change.
+    var watchers = 1
+    var settings: [Setting] = []
+
     /// From which size on arguments and results are told by their place: in every other seed none are.
     var placedBytesMin: Int { seed.isMultiple(of: 2) ? .max : 60 + Int(seed % 7) * 20 }
+
+    /// How long running tasks may take to end when the system is stopped.
+    var graceMilliseconds: UInt64 = 0
 
     /// From here on nothing goes wrong any more.
     var calmAt: UInt64
@@ -129,6 +156,7 @@ struct Scenario {
         planTasks(&random)
         planSteps(&random)
         planFaults(&random)
+        planHost()
         if keepsShortly { planRetention() }
     }
 

@@ -3,6 +3,7 @@
 import AppendLog
 import QTasksBroker
 import QTasksModel
+import QTasksProcess
 import QTasksWire
 import ZeroMQ
 
@@ -24,11 +25,15 @@ final class SimulatedBroker: SimulatedProcess {
     private var deadWorkers: [WorkerID] = []
     private var isStorageDead = false
 
-    init(_ world: World, life: Int) {
+    /// Who started it.
+    private(set) weak var starter: SimulatedStarter?
+
+    init(_ world: World, life: Int, by starter: SimulatedStarter) {
+        self.starter = starter
         var settings = BrokerState.Settings(
             config: world.scenario.config,
             pid: world.nextPid,
-            parentPid: 1,
+            parentPid: starter.pid,
             home: "/simulated"
         )
         settings.lentBytesMin = world.scenario.placedBytesMin
@@ -49,6 +54,8 @@ final class SimulatedBroker: SimulatedProcess {
 
     override func cleanUp() {
         watched = [:]
+        // sockets hold on to their owner
+        (clients, workers, storage) = (nil, nil, nil)
         // PR_SET_PDEATHSIG
         if let child {
             world.after(world.random.nanoseconds(0...2 * .millisecond)) {
@@ -150,12 +157,14 @@ final class SimulatedBroker: SimulatedProcess {
         if let storage { world.network.close(storage) }
         storage = nil
         state.storageLost()
+        guard !state.isStopped else { return }
         world.after(world.random.nanoseconds(0...150 * .millisecond)) { [self] in startStorage() }
     }
 
     // MARK: Carrying out
 
     private func carryOut(_ outbox: BrokerOutbox) {
+        guard isAlive else { return }
         for message in outbox.toStorage.map(\.joined) {
             world.checker.brokerProposed(message)
             if let storage { _ = world.network.send(message, on: storage) }
@@ -193,7 +202,7 @@ final class SimulatedBroker: SimulatedProcess {
     ) -> Bool {
         let position = RecordPosition(segment: reference.segment, offset: reference.offset)
         guard !world.random.chance(10) else {
-            world.checker.statistics.goneReplies += 1
+            countGone()
             return false
         }
         do {
@@ -206,9 +215,14 @@ final class SimulatedBroker: SimulatedProcess {
             world.checker.statistics.placedReplies += 1
             return true
         } catch {
-            world.checker.statistics.goneReplies += 1
+            countGone()
             return false
         }
+    }
+
+    private func countGone() {
+        world.checker.statistics.goneReplies += 1
+        world.count(.placeGone)
     }
 
     /// By session: in which order different peers are told comes from a dictionary and means nothing.
@@ -227,9 +241,20 @@ final class SimulatedBroker: SimulatedProcess {
         case .check(let id, let process): check(id, process)
         case .forget(let id): watched[id] = nil
         case .terminate(let id): watched[id]?.leave()
-        case .kill(let id): watched[id]?.end("killed by the Broker")
-        case .drained, .finish: break
+        case .kill(let id): kill(id)
+        case .drained: break
+        case .finish: end("the system is stopped", .exited(code: 0))
         }
+    }
+
+    private func kill(_ id: WorkerID) {
+        guard world.plant == .drainRequeuesRunningTasks, watched[id]?.isAlive == true else {
+            watched[id]?.end("killed by the Broker")
+            return
+        }
+        // its leases are given back all the same
+        deadWorkers.append(id)
+        wake()
     }
 
     private func check(_ id: WorkerID, _ process: WorkerProcess) {

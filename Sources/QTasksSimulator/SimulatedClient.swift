@@ -8,11 +8,19 @@ import QTasksWire
 final class SimulatedClient: SimulatedProcess {
     private var state = ClientState(broker: "the simulated system")
     private var socket: ConnectingSocket?
-    private var commands: [(call: UInt64, ClientRequest)] = []
+    private var commands: [(call: UInt64, ClientRequest, deadline: UInt64?)] = []
     private var callNext: UInt64 = 1
 
-    /// What each call asked for.
-    private var calls: [UInt64: [TaskID]] = [:]
+    /// A call that has not ended.
+    private struct Call {
+        var ids: [TaskID]
+        /// When whoever called gives up, in nanoseconds of `CLOCK_BOOTTIME`.
+        var deadline: UInt64?
+        /// What he does when he has.
+        var comeBack: () -> Void
+    }
+
+    private var calls: [UInt64: Call] = [:]
 
     init(_ world: World, number: Int, life: Int) {
         super.init(world, ProcessName(role: .client, number: number, life: life))
@@ -20,15 +28,27 @@ final class SimulatedClient: SimulatedProcess {
     }
 
     /// A caller wants something.
-    func begin(_ request: ClientRequest, of ids: [TaskID]) {
-        calls[callNext] = ids
-        commands.append((callNext, request))
+    ///
+    /// - Parameters:
+    ///   - request: What it is.
+    ///   - ids: The tasks it is about.
+    ///   - wait: After how many nanoseconds he gives up; `nil`: never.
+    ///   - comeBack: Called once he has.
+    func begin(
+        _ request: ClientRequest,
+        of ids: [TaskID],
+        givingUpAfter wait: UInt64? = nil,
+        comeBack: @escaping () -> Void = {}
+    ) {
+        let deadline = wait.map { world.now.monotonic + $0 }
+        calls[callNext] = Call(ids: ids, deadline: deadline, comeBack: comeBack)
+        commands.append((callNext, request, deadline))
         callNext += 1
         wake()
     }
 
     /// The tasks of calls that have not ended.
-    var awaited: [TaskID] { calls.values.joined().sorted() }
+    var awaited: [TaskID] { calls.values.flatMap(\.ids).sorted() }
 
     /// Whether a call has not ended.
     var isWaiting: Bool { !calls.isEmpty }
@@ -37,13 +57,21 @@ final class SimulatedClient: SimulatedProcess {
 
     override var hasUnread: Bool { socket.map { world.network.hasArrived(on: $0) } ?? false }
 
+    override func cleanUp() {
+        // sockets hold on to their owner
+        socket = nil
+        calls = [:]
+    }
+
     override func turn(timerFired: Bool) {
         guard let socket else { return }
         let now = world.now.monotonic
         for bytes in world.network.receive(on: socket, atMost: world.turnLimit()) {
             bytes.withUnsafeBytes { state.received($0, now: now) }
         }
-        for (call, request) in commands { state.begin(call, request, deadline: nil, now: now) }
+        for (call, request, deadline) in commands {
+            state.begin(call, request, deadline: deadline, now: now)
+        }
         commands = []
         if timerFired { state.timer(now: now) }
         state.flush(now: now)
@@ -58,8 +86,15 @@ final class SimulatedClient: SimulatedProcess {
     }
 
     private func complete(_ completion: ClientCompletion) {
-        guard let ids = calls.removeValue(forKey: completion.call) else {
+        guard let call = calls.removeValue(forKey: completion.call) else {
             return world.checker.fail("call \(completion.call) of \(name) ended twice")
+        }
+        let ids = call.ids
+        if let deadline = call.deadline, deadline <= world.now.monotonic {
+            if completion.isIncomplete {
+                world.count(.clientGivesUp)
+                return call.comeBack()
+            }
         }
         switch completion.result {
         case .success(.added(let failures)):
@@ -74,9 +109,31 @@ final class SimulatedClient: SimulatedProcess {
         case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed),
             .success(.restarted):
             break
-        // Storage was killed twice before it had opened: nobody compacts then
-        case .failure(let error) where ids.isEmpty && error.code == .storageUnavailable: break
+        // Storage was killed twice before it had opened, or the system is stopped: nobody compacts then
+        case .failure(let error)
+        where ids.isEmpty
+            && (error.code == .storageUnavailable
+                || error.code == .stopping && world.hasBeenStopped):
+            break
         case .failure(let error): world.checker.fail("\(name): \(error)")
+        }
+    }
+}
+
+extension ClientCompletion {
+    /// Whether somebody has to ask again to know everything.
+    fileprivate var isIncomplete: Bool {
+        switch result {
+        case .success(.added(let failures)): !failures.isEmpty
+        case .success(.reports(let reports)):
+            reports.contains { report in
+                switch report {
+                case .timedOut, .failed: true
+                case .record, .notFound: false
+                }
+            }
+        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed): false
+        case .failure: true
         }
     }
 }

@@ -14,6 +14,10 @@ enum Address: Int, CaseIterable {
     case storage
     /// Storage's PULL for results.
     case results
+    /// GlobalConfig's ROUTER.
+    case config
+    /// GlobalConfig's XPUB.
+    case configUpdates
 }
 
 /// Messages on their way in one direction: their order holds, their times don't.
@@ -41,6 +45,12 @@ struct Pipe {
 
     mutating func removeAll() { messages.removeAll() }
 
+    /// The last message is there twice.
+    mutating func repeatLast() {
+        guard let last = messages.last else { return }
+        messages.append(last)
+    }
+
     /// Keeps the first `count` messages, which come later by `delay`.
     mutating func keep(_ count: Int, delay: UInt64) {
         messages.removeLast(messages.count - count)
@@ -59,6 +69,9 @@ final class Connection {
 
     /// Nothing more gets through.
     var isBroken = false
+
+    /// The binding side has read something of it.
+    var hasSpoken = false
 
     /// The binding side has noticed.
     var isGoneForBound = false
@@ -173,8 +186,13 @@ final class SimulatedNetwork {
         bound.connections.append(connection)
         open.append(connection)
         world.trace(socket.owner.name, .connected(bound.owner.name))
+        switch socket.address {
         // PUSH sockets don't probe
-        if socket.address != .results { put([], to: bound, in: connection) }
+        case .results: break
+        // a SUB says at each connection what it wants: everything
+        case .configUpdates: put([1], to: bound, in: connection)
+        case .clients, .workers, .storage, .config: put([], to: bound, in: connection)
+        }
         socket.owner.socketConnected(socket)
     }
 
@@ -197,12 +215,30 @@ final class SimulatedNetwork {
             !connection.isGoneForBound
         else { return false }
         world.trace(bound.owner.name, .sent(connection.socket.owner.name, bytes))
-        guard !connection.isBroken, let bytes = passed(bytes, in: connection) else { return true }
+        guard !connection.isBroken else {
+            world.count(.messageLost)
+            return true
+        }
+        guard let bytes = passed(bytes, in: connection) else { return true }
         let arrival = connection.toSocket.put(bytes, arrival: world.time + world.messageDelay())
         let owner = connection.socket.owner
         world.at(arrival) { owner.wake() }
         world.sent(on: connection)
         return true
+    }
+
+    /// To all who are connected to a PUB.
+    ///
+    /// Now and then one doesn't get it, as where his pipe is full. Only where it `mayBeLost`: of two lost in
+    /// a row, the last change and the number that is told once more, nobody ever hears (H8).
+    func publish(_ bytes: [UInt8], on bound: BoundSocket, mayBeLost: Bool) {
+        for connection in bound.connections where !connection.isGoneForBound {
+            guard !mayBeLost || world.isCalm || !world.random.chance(5) else {
+                world.count(.messageLost)
+                continue
+            }
+            _ = send(bytes, on: bound, to: connection.routingID)
+        }
     }
 
     /// What is left of a message once a planted fault has had it.
@@ -212,7 +248,7 @@ final class SimulatedNetwork {
     }
 
     private func put(_ bytes: [UInt8], to bound: BoundSocket, in connection: Connection) {
-        guard !connection.isBroken else { return }
+        guard !connection.isBroken else { return world.count(.messageLost) }
         let arrival = connection.toBound.put(bytes, arrival: world.time + world.messageDelay())
         world.at(arrival) { bound.owner.wake() }
     }
@@ -242,6 +278,12 @@ final class SimulatedNetwork {
             guard !ready.isEmpty else { break }
             let connection = world.random.pick(ready)
             let bytes = connection.toBound.take()
+            if connection.isBroken, connection.socket.connection !== connection,
+                connection.socket.connection?.hasSpoken == true
+            {
+                world.count(.messageReordered)
+            }
+            connection.hasSpoken = true
             world.trace(bound.owner.name, .read(connection.socket.owner.name, bytes))
             messages.append((connection, bytes))
         }
@@ -275,7 +317,11 @@ final class SimulatedNetwork {
 
     /// A process is gone, and its sockets with it.
     func ended(_ process: SimulatedProcess) {
-        for index in bound.indices where bound[index]?.owner === process { bound[index] = nil }
+        for index in bound.indices where bound[index]?.owner === process {
+            // they hold on to it, too
+            bound[index]?.connections = []
+            bound[index] = nil
+        }
         waiting.removeAll { $0.owner === process }
         for connection in open
         where connection.socket.owner === process || connection.bound.owner === process {
@@ -287,6 +333,7 @@ final class SimulatedNetwork {
         connection.isBroken = true
         open.removeAll { $0 === connection }
         // IMMEDIATE: what the connecting side has not read is gone
+        for _ in connection.toSocket.messages { world.count(.messageLost) }
         connection.toSocket.removeAll()
         if connection.bound.owner.isAlive { leaveRest(of: connection) }
         let socket = connection.socket
@@ -307,7 +354,12 @@ final class SimulatedNetwork {
         let kept = isBroker ? 0 : world.random.between(0...connection.toBound.messages.count)
         let isLate = world.random.chance(50)
         let delay = isLate ? world.random.nanoseconds(0...150 * .millisecond) : 0
+        for _ in kept..<connection.toBound.messages.count { world.count(.messageLost) }
         connection.toBound.keep(kept, delay: delay)
+        if kept > 0, !world.isCalm, world.random.chance(20) {
+            connection.toBound.repeatLast()
+            world.count(.messageRepeated)
+        }
         let owner = connection.bound.owner
         for message in connection.toBound.messages {
             world.at(max(world.time, message.arrival)) { owner.wake() }

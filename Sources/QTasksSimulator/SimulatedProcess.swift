@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import QTasksModel
+import QTasksProcess
 
 /// A process: a loop that sleeps until something comes, and then takes one turn.
 ///
@@ -10,6 +11,9 @@ class SimulatedProcess {
     let name: ProcessName
     let pid: Int32
     private(set) var isAlive = true
+
+    /// How it ended, once it has.
+    private(set) var cause = ExitReport.Cause.signaled(number: 9)
 
     /// SIGSTOP: no turn before this time.
     private var pausedUntil: UInt64 = 0
@@ -80,9 +84,10 @@ class SimulatedProcess {
     }
 
     /// `kill -9`, or an end of its own.
-    final func end(_ why: String) {
+    final func end(_ why: String, _ cause: ExitReport.Cause = .signaled(number: 9)) {
         guard isAlive else { return }
         isAlive = false
+        self.cause = cause
         world.trace(name, .died(why))
         world.network.ended(self)
         cleanUp()

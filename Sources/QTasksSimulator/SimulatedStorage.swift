@@ -2,6 +2,7 @@
 
 import AppendLog
 import QTasksModel
+import QTasksProcess
 import QTasksStorage
 import QTasksWire
 import ZeroMQ
@@ -11,6 +12,9 @@ import ZeroMQ
 final class SimulatedStorage: SimulatedProcess {
     /// How long after the last commit the log's lower bound is written (`StorageLoop`).
     private static let idlePause: UInt64 = .second
+
+    /// How often a full disk is asked for room (`StorageLoop`).
+    private static let spacePause: UInt64 = .second
 
     /// Small, so that segments end often.
     static let options = LogOptions(
@@ -23,6 +27,9 @@ final class SimulatedStorage: SimulatedProcess {
     /// The Broker that started it.
     let parent: SimulatedBroker
 
+    /// Its child.
+    private(set) var globalConfig: SimulatedGlobalConfig?
+
     private(set) var log: AuditedLog?
     private(set) var state: StorageState?
     private var keeper: StorageKeeper?
@@ -34,6 +41,7 @@ final class SimulatedStorage: SimulatedProcess {
     private var lastCommit: UInt64 = 0
     private var idleAt: UInt64?
     private var retentionAt: UInt64?
+    private var spaceAt: UInt64?
     private var hasProgressed = false
     private var isPlanned = [Bool](repeating: false, count: Job.allCases.count)
 
@@ -45,13 +53,14 @@ final class SimulatedStorage: SimulatedProcess {
 
     override var nextDeadline: UInt64? {
         if hasHousework { return world.now.monotonic }
-        return [idleAt, state?.syncDeadline, retentionAt].compactMap { $0 }.min()
+        return [idleAt, spaceAt, state?.syncDeadline, retentionAt].compactMap { $0 }.min()
     }
 
     /// When finished tasks are to be forgotten, in nanoseconds of `CLOCK_BOOTTIME`, where nothing else is
     /// awaited.
     var restDeadline: UInt64? {
-        hasHousework || idleAt != nil || state?.syncDeadline != nil ? nil : retentionAt
+        let awaits = hasHousework || idleAt != nil || spaceAt != nil || state?.syncDeadline != nil
+        return awaits ? nil : retentionAt
     }
 
     override var hasUnread: Bool {
@@ -63,8 +72,23 @@ final class SimulatedStorage: SimulatedProcess {
         if let log { world.checker.storageEnded(marks: log.watermarks()) }
         log = nil
         state = nil
+        // sockets hold on to their owner
+        (broker, results) = (nil, nil)
         world.disk.endProcess()
+        if let globalConfig {
+            world.after(world.random.nanoseconds(0...2 * .millisecond)) {
+                globalConfig.end("its parent died")
+            }
+        }
         world.storageEnded(self)
+    }
+
+    /// GlobalConfig's pidfd is ready some time after this.
+    func globalConfigEnded(_ ended: SimulatedGlobalConfig) {
+        guard isAlive, globalConfig === ended else { return }
+        world.after(world.random.nanoseconds(0...150 * .millisecond)) { [self] in
+            if isAlive { globalConfig = world.startGlobalConfig(by: self) }
+        }
     }
 
     // MARK: Opening
@@ -94,10 +118,15 @@ final class SimulatedStorage: SimulatedProcess {
                 options: Self.options,
                 keeping: world.scenario.keeping,
                 now: world.now,
-                files: world.disk,
+                files: world.files,
                 driver: .manual,
                 observe: { if $0.source == nil { records.append(Ledger.Record($0)) } }
             )
+            world.noteArmed()
+            if world.hasRot, store.log.recovery.isDamaged || store.unreadable > 0 {
+                world.checker.damageReported(store)
+                return world.reportDamage()
+            }
             if store.unreadable > 0 { world.checker.fail("a record can't be read back") }
             log = AuditedLog(store.log, by: self)
             state = store.state
@@ -109,6 +138,7 @@ final class SimulatedStorage: SimulatedProcess {
         }
         results = world.network.bind(.results, by: self)
         broker = world.network.bind(.storage, by: self)
+        globalConfig = world.startGlobalConfig(by: self)
         plan(.prepare)
         wake()
     }
@@ -121,26 +151,57 @@ final class SimulatedStorage: SimulatedProcess {
         self.state = nil
         if hasProgressed {
             hasProgressed = false
-            if let failure = log.log.failure { world.checker.fail("the log failed: \(failure)") }
+            logProgressed(&state, log)
         }
-        if timerFired { timer(log) }
+        if timerFired { timer(&state, log) }
         receiveBroker(broker, &state, log)
-        if world.plant != .releaseWithoutReadingResults {
+        if world.plant != .releaseWithoutReadingPull {
             receiveResults(results, &state, log, atMost: world.turnLimit())
         }
         decideReleases(results, &state, log)
-        if world.plant == .releaseWithoutReadingResults {
+        if world.plant == .releaseWithoutReadingPull {
             receiveResults(results, &state, log, atMost: .max)
         }
         submit(&state, log)
-        state.watermarks(believed(log.watermarks()), log: log)
+        let told = believed(log.watermarks())
+        state.watermarks(told, log: log)
         let outbox = state.flush()
         if state.counters.malformed + state.counters.unreadable > 0 {
+            guard !world.hasRot else { return world.reportDamage() }
             world.checker.fail("Storage got or holds what it can't read: \(outbox.notices)")
         }
         for message in outbox.toBroker { send(message, on: broker, &state) }
+        if state.failure != nil { return end("its disk failed", .exited(code: 74)) }
+        if outbox.shallStop { return stop(&state, log, results, broker) }
         keepHouse(&state, log)
+        world.checker.checkCounts(state, durable: told.durable)
         self.state = state
+    }
+
+    /// The orderly end: every commit, then the log (`StorageLoop`).
+    private func stop(
+        _ state: inout StorageState,
+        _ log: AuditedLog,
+        _ results: BoundSocket,
+        _ broker: BoundSocket
+    ) {
+        let stopped = globalConfig
+        globalConfig = nil
+        stopped?.end("the system is stopped", .exited(code: 0))
+        receiveResults(results, &state, log, atMost: .max)
+        do {
+            try log.log.flush()
+            world.checker.logProgressed(log.watermarks())
+            state.watermarks(believed(log.watermarks()), log: log)
+            for message in state.flush().toBroker { send(message, on: broker, &state) }
+            keeper?.writeLastCheckpoint(state, log.log)
+            try log.log.close()
+            send(WireWriter(.storageStopped).bytes, on: broker, &state)
+            end("the system is stopped", .exited(code: 0))
+        } catch {
+            noteFailure(error)
+            end("its disk failed: \(error)", .exited(code: 74))
+        }
     }
 
     /// As much of it as the seed gives time for.
@@ -195,7 +256,7 @@ final class SimulatedStorage: SimulatedProcess {
         _ log: AuditedLog
     ) {
         guard state.hasReleases else { return }
-        if world.plant != .releaseWithoutReadingResults {
+        if world.plant != .releaseWithoutReadingPull {
             receiveResults(socket, &state, log, atMost: .max)
         }
         world.checker.unreadResults = world.network.unread(on: socket)
@@ -219,6 +280,10 @@ final class SimulatedStorage: SimulatedProcess {
         // a quiet log writes a little on the thread that submits
         if world.random.chance(50), log.log.runOneWrite() {
             world.checker.logProgressed(log.watermarks())
+            if log.log.failure != nil {
+                hasProgressed = true
+                wake()
+            }
         }
         planAll()
         guard log.log.lastSequence > submitted else { return }
@@ -227,7 +292,34 @@ final class SimulatedStorage: SimulatedProcess {
         if idleAt == nil { idleAt = lastCommit + Self.idlePause }
     }
 
-    private func timer(_ log: AuditedLog) {
+    /// As `StorageLoop.logProgressed` does.
+    private func logProgressed(_ state: inout StorageState, _ log: AuditedLog) {
+        if let failure = log.log.failure {
+            noteFailure(failure)
+            state.fail("\(failure)")
+        }
+        if log.log.hasRoom {
+            spaceAt = nil
+            if state.awaitsSpace { state.spaceMayBeBack(now: world.now, log: log) }
+        } else if spaceAt == nil {
+            spaceAt = world.now.monotonic + Self.spacePause
+        }
+    }
+
+    private func noteFailure(_ failure: any Error) {
+        world.noteArmed()
+        let isExpected = (failure as? AppendLogError).map { world.isDiskFault($0) } ?? false
+        guard !isExpected else { return }
+        if world.hasRot { return world.reportDamage() }
+        world.checker.fail("the log failed: \(failure)")
+    }
+
+    private func timer(_ state: inout StorageState, _ log: AuditedLog) {
+        if let at = spaceAt, at <= world.now.monotonic {
+            spaceAt = world.now.monotonic + Self.spacePause
+            log.log.retrySpace()
+            if state.awaitsSpace { state.spaceMayBeBack(now: world.now, log: log) }
+        }
         guard let at = idleAt, at <= world.now.monotonic else { return }
         let due = lastCommit + Self.idlePause
         guard due <= world.now.monotonic else {
@@ -262,6 +354,7 @@ final class SimulatedStorage: SimulatedProcess {
                 case .prepare: log.log.runOnePreparation()
                 case .keep: log.log.runOneKeep()
                 }
+            if world.armed != nil { world.noteArmed() }
             guard didWork else { return }
             world.checker.logProgressed(log.watermarks())
             hasProgressed = true

@@ -2,6 +2,7 @@
 
 import AppendLog
 import QTasksModel
+import QTasksProcess
 import QTasksWire
 import QTasksWorker
 
@@ -27,13 +28,23 @@ final class SimulatedWorker: SimulatedProcess {
     /// Handlers that run, by lease.
     private var running: [Lease: TaskDelivery] = [:]
 
-    init(_ world: World, number: Int, life: Int, _ plan: Scenario.Worker) {
+    /// Who started it.
+    private(set) weak var starter: SimulatedStarter?
+
+    init(
+        _ world: World,
+        number: Int,
+        life: Int,
+        _ plan: Scenario.Worker,
+        by starter: SimulatedStarter
+    ) {
+        self.starter = starter
         id = WorkerID(high: world.random.next(), low: world.random.next())
         names = plan.names
         let pid = world.nextPid
         process = WorkerProcess(pid: pid, startTime: UInt64(pid), bootID: world.bootID)
         state = WorkerState(
-            identity: .init(worker: id, process: process, parentPid: 1),
+            identity: .init(worker: id, process: process, parentPid: starter.pid),
             handlers: plan.names.map { name in
                 TaskHandler(name: name, kind: .async { arguments, _ in arguments })
             },
@@ -70,6 +81,8 @@ final class SimulatedWorker: SimulatedProcess {
     override func cleanUp() {
         world.checker.workerDied(self)
         running = [:]
+        // sockets hold on to their owner
+        (broker, storage) = (nil, nil)
         world.workerEnded(self)
     }
 
@@ -96,10 +109,15 @@ final class SimulatedWorker: SimulatedProcess {
         state.endTurn(now: now, into: &effects)
         act(broker, storage)
         for note in effects.notes {
-            if case .unreadable = note { world.checker.statistics.gone += 1 }
+            if case .unreadable = note { countGone() }
         }
         if state.malformedCount > 0 { world.checker.fail("\(name) got a message it can't read") }
-        if state.isFinished { end("left in order") }
+        if state.isFinished { end("left in order", .exited(code: 0)) }
+    }
+
+    private func countGone() {
+        world.checker.statistics.gone += 1
+        world.count(.placeGone)
     }
 
     /// Now and then nothing is where it was: as if Storage had come back and had removed it meanwhile.
@@ -132,7 +150,7 @@ final class SimulatedWorker: SimulatedProcess {
 
     private func start(_ delivery: TaskDelivery) {
         guard delivery.checkArguments(), !isSpoiled(delivery) else {
-            world.checker.statistics.gone += 1
+            countGone()
             unreadable.append(delivery.lease)
             return wake()
         }

@@ -15,19 +15,21 @@ package enum Simulation {
         package let statistics: Statistics
 
         /// All that somebody needs who has to find the reason.
-        package var report: String {
-            guard let violation else { return "seed \(seed): every promise held" }
-            return """
-                seed \(seed): \(violation)
-                again: QTASKS_SEED=\(seed) bash Tests/run --filter SimulationTests
-                the last events, with milliseconds of virtual time:
-                \(trace)
-                """
+        package func report(plant: PlantedFault? = nil) -> String {
+            let planted = plant.map { " --plant \($0.name)" } ?? ""
+            var lines = ["seed \(seed): \(violation ?? "every promise held")"]
+            if violation != nil { lines.append("again: simulator --seed \(seed)\(planted)") }
+            if !trace.isEmpty {
+                lines += ["the last events, with milliseconds of virtual time:", trace]
+            }
+            return lines.joined(separator: "\n")
         }
     }
 
     /// What a run consisted of: a simulation in which nothing happens proves nothing.
     package struct Statistics: Sendable {
+        /// How often each kind of fault struck.
+        package internal(set) var faults = FaultCounts()
         package internal(set) var tasks = 0
         package internal(set) var executions = 0
         package internal(set) var restarts = 0
@@ -50,10 +52,15 @@ package enum Simulation {
         package internal(set) var forgotten = 0
         package internal(set) var addedAgain = 0
         package internal(set) var openedWithout = 0
+        /// Runs that ended because the damage that was done to a segment was reported.
+        package internal(set) var reportedDamage = 0
+        /// Changes of settings that somebody heard are on disk.
+        package internal(set) var settings = 0
 
         package init() {}
 
         package static func += (left: inout Self, right: Self) {
+            left.faults += right.faults
             left.tasks += right.tasks
             left.executions += right.executions
             left.restarts += right.restarts
@@ -71,6 +78,8 @@ package enum Simulation {
             left.forgotten += right.forgotten
             left.addedAgain += right.addedAgain
             left.openedWithout += right.openedWithout
+            left.reportedDamage += right.reportedDamage
+            left.settings += right.settings
         }
     }
 
@@ -80,11 +89,13 @@ package enum Simulation {
     ///   - seed: What everything follows from.
     ///   - plant: A mistake that the checker has to find.
     ///   - kept: How many of the last events are told where a promise is broken.
+    ///   - isAlwaysTraced: They are told also where none is.
     /// - Returns: Whether every promise held, and what happened.
     package static func run(
         seed: UInt64,
         plant: PlantedFault? = nil,
-        tracing kept: Int = 200
+        tracing kept: Int = 200,
+        tracingAlways isAlwaysTraced: Bool = false
     ) -> Outcome {
         let scenario = Scenario(seed: seed)
         let world = World(scenario, plant: plant, tracing: kept)
@@ -93,7 +104,8 @@ package enum Simulation {
         return Outcome(
             seed: seed,
             violation: violation,
-            trace: violation == nil ? "" : world.log.text { "task \(scenario.number(of: $0))" },
+            trace: violation == nil && !isAlwaysTraced
+                ? "" : world.log.text { "task \(scenario.number(of: $0))" },
             checksum: world.log.checksum,
             events: world.eventCount,
             statistics: world.checker.statistics

@@ -7,7 +7,7 @@ import QTasksWire
 /// Who did something, for the trace.
 struct ProcessName: CustomStringConvertible {
     enum Role: UInt8 {
-        case world, client, broker, storage, worker
+        case world, client, broker, storage, worker, starter, globalConfig, watcher
     }
 
     var role: Role
@@ -23,6 +23,9 @@ struct ProcessName: CustomStringConvertible {
         case .broker: "broker .\(life)"
         case .storage: "storage .\(life)"
         case .worker: "worker \(number).\(life)"
+        case .starter: "starter .\(life)"
+        case .globalConfig: "config .\(life)"
+        case .watcher: "watcher \(number).\(life)"
         }
     }
 }

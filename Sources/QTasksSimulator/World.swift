@@ -12,10 +12,15 @@ import QTasksWire
 final class World {
     static let store = "/store"
 
+    /// Hundreds of times what a run takes: one that gets here spins.
+    private static let stepsMax = 500_000
+
     let scenario: Scenario
     let plant: PlantedFault?
     var random: SeededRandom
     let disk: SimulatedDisk
+    /// Where the settings are.
+    let configDisk: SimulatedDisk
     let checker: Checker
     private(set) var log: Trace
 
@@ -27,33 +32,72 @@ final class World {
     private(set) var end: UInt64 = .max
 
     /// When the host was started last, and which boot this is.
-    private var bootedAt: UInt64 = 0
-    private(set) var bootID = TaskID(high: 1, low: 1)
+    var bootedAt: UInt64 = 0
+    var bootID = TaskID(high: 1, low: 1)
 
-    private(set) var nextPid: Int32 = 100
-    private var lives: [ProcessName.Role: Int] = [:]
+    /// By how much the wall clock was set in all, in nanoseconds, and how far it was moved to and fro.
+    var clockSet: Int64 = 0
+    var clockMoves: UInt64 = 0
+
+    var nextPid: Int32 = 100
+    var lives: [ProcessName.Role: Int] = [:]
 
     private var networkOrNil: SimulatedNetwork?
-    private(set) var broker: SimulatedBroker?
-    private var storages: [SimulatedStorage] = []
-    private(set) var workers: [SimulatedWorker?]
-    private(set) var clients: [SimulatedClient?]
+    var starter: SimulatedStarter?
+    var broker: SimulatedBroker?
+    var storages: [SimulatedStorage] = []
+    var configs: [SimulatedGlobalConfig] = []
+    var watchers: [SimulatedWatcher?]
+    var workers: [SimulatedWorker?]
+    var clients: [SimulatedClient?]
 
     /// What happens right after the next message somewhere.
-    private var traps: [(address: Address, trap: Scenario.Fault.Trap)] = []
+    var traps: [(address: Address, trap: Scenario.Fault.Trap)] = []
 
     /// The host has no power, or is starting: nobody may begin.
-    private var isDown = false
+    var isDown = false
+
+    /// A stop was asked for in this run.
+    var hasBeenStopped = false
+
+    /// A caller has set a deadline in this run.
+    private(set) var isSomebodyImpatient = false
+
+    /// What the disk was told to do to its next calls, until it has.
+    var armed: FaultKind?
+
+    /// The disk was told to fail in this run: whoever uses it may find it so.
+    var isDiskSuspect = false
+
+    /// The disk as the log sees it.
+    let files: any LogFiles
+
+    /// Sequences that compaction carried forward, by where they lie; where a fault is planted.
+    var carried: [UInt64] = []
+
+    /// Bits turned over in a segment.
+    var hasRot = false
+
+    /// Storage has said that something on its disk is damaged: what the log holds is no more what was
+    /// written to it, and nothing can be held against that.
+    var isDamageReported = false
 
     init(_ scenario: Scenario, plant: PlantedFault?, tracing kept: Int) {
         self.scenario = scenario
         self.plant = plant
         random = SeededRandom(seed: scenario.seed)
         disk = SimulatedDisk(seed: scenario.seed)
+        configDisk = SimulatedDisk(seed: ~scenario.seed)
+        switch plant {
+        case .filesOfTheOlderMetaDeleted?, .tailReusedAfterAFailedSync?:
+            files = PlantedFiles(disk, plant ?? .tailReusedAfterAFailedSync)
+        default: files = disk
+        }
         checker = Checker(config: scenario.config)
         log = Trace(keeping: kept)
         workers = Array(repeating: nil, count: scenario.workers.count)
         clients = Array(repeating: nil, count: scenario.clients)
+        watchers = Array(repeating: nil, count: scenario.watchers)
         networkOrNil = SimulatedNetwork(self)
         checker.world = self
     }
@@ -67,7 +111,7 @@ final class World {
 
     var now: Now {
         Now(
-            wall: Timestamp(nanoseconds: 1_700_000_000_000_000_000 + Int64(time)),
+            wall: Timestamp(nanoseconds: 1_700_000_000_000_000_000 + Int64(time) + clockSet),
             monotonic: time - bootedAt + .second
         )
     }
@@ -101,8 +145,13 @@ final class World {
         default:
             isCalm
                 ? random.nanoseconds(200 * .microsecond...5 * .millisecond)
-                : random.nanoseconds(5 * .millisecond...300 * .millisecond)
+                : late()
         }
+    }
+
+    private func late() -> UInt64 {
+        count(.messageLate)
+        return random.nanoseconds(5 * .millisecond...300 * .millisecond)
     }
 
     /// How long a process takes to get to its turn.
@@ -119,10 +168,15 @@ final class World {
 
     /// How long a write or a sync takes.
     func diskDelay() -> UInt64 {
-        random.chance(90) || isCalm
-            ? random.nanoseconds(5 * .microsecond...500 * .microsecond)
-            : random.nanoseconds(500 * .microsecond...80 * .millisecond)
+        guard !random.chance(90), !isCalm else {
+            return random.nanoseconds(5 * .microsecond...500 * .microsecond)
+        }
+        count(.slowDisk)
+        return random.nanoseconds(500 * .microsecond...80 * .millisecond)
     }
+
+    /// A fault struck.
+    func count(_ kind: FaultKind) { checker.statistics.faults[kind] += 1 }
 
     /// How many messages of a socket one turn takes: mostly all, now and then few.
     func turnLimit() -> Int { random.chance(60) ? .max : random.between(1...3) }
@@ -133,48 +187,60 @@ final class World {
     func run(until end: UInt64) {
         self.end = end
         begin()
-        while !checker.hasFailed, let event = events.next() {
+        while !checker.hasFailed, !isDamageReported, let event = events.next() {
             guard event.time <= end else {
                 checker.fail(
                     "P8: \(Trace.milliseconds(end - scenario.calmAt)) ms after the last fault "
-                        + "something still happens: \(armed)"
+                        + "something still happens: \(awaiting)"
                 )
+                break
+            }
+            guard eventCount < Self.stepsMax else {
+                checker.fail("P8: after \(eventCount) steps something still happens: \(awaiting)")
                 break
             }
             time = event.time
             eventCount += 1
             event.action()
         }
-        if !checker.hasFailed { checker.atRest() }
+        if !checker.hasFailed, !isDamageReported { checker.atRest() }
         for process in living { process.end("the run is over") }
         network.dissolve()
+        // what was still to happen holds on to this world
+        events = EventQueue()
     }
 
     private func begin() {
-        for number in workers.indices { startWorker(number) }
-        startBroker()
+        startStarter()
         for number in clients.indices { startClient(number) }
+        for number in watchers.indices { startWatcher(number) }
+        for setting in scenario.settings { at(setting.at) { [self] in take(setting) } }
         for step in scenario.steps { at(step.at) { [self] in take(step) } }
         for fault in scenario.faults { at(fault.at) { [self] in commit(fault) } }
+        at(scenario.calmAt) { [self] in mendDisk() }
     }
 
     /// Who still awaits something, in words.
-    private var armed: String {
+    private var awaiting: String {
         var names: [String] = []
         func look(_ process: SimulatedProcess?) {
             guard let process, process.isAlive, let deadline = process.nextDeadline else { return }
             names.append("\(process.name) at \(Trace.milliseconds(worldTime(ofBoot: deadline)))")
         }
         clients.forEach(look)
+        look(starter)
         look(broker)
         storages.forEach(look)
+        configs.forEach(look)
+        watchers.forEach(look)
         workers.forEach(look)
         return names.isEmpty ? "no deadline is armed" : names.joined(separator: ", ")
     }
 
     /// The processes that live.
     var living: [SimulatedProcess] {
-        let all: [SimulatedProcess?] = clients + [broker] + storages + workers
+        let all: [SimulatedProcess?] =
+            clients + watchers + [starter, broker] + storages + configs + workers
         return all.compactMap { $0 }.filter(\.isAlive)
     }
 
@@ -186,14 +252,36 @@ final class World {
             return after(50 * .millisecond) { [self] in take(step) }
         }
         switch step.deed {
-        case .add(let tasks, let waits): add(tasks, waits: waits, by: client)
-        case .wait(let tasks):
-            let ids = known(tasks)
-            if !ids.isEmpty { client.begin(.wait(ids), of: ids) }
-        case .get(let tasks):
-            let ids = known(tasks)
-            if !ids.isEmpty { client.begin(.get(ids), of: ids) }
+        case .add(let tasks, let waits):
+            add(tasks, waits: waits, by: client, givingUpAfter: clientPatience(), again: step)
+        case .wait(let tasks): ask(tasks, by: client, again: step) { .wait($0) }
+        case .get(let tasks): ask(tasks, by: client, again: step) { .get($0) }
         case .compact: client.begin(.compact, of: [])
+        }
+    }
+
+    /// How long a caller waits; mostly as long as it takes.
+    private func clientPatience() -> UInt64? {
+        guard !isCalm, !scenario.faults.isEmpty, random.chance(10) else { return nil }
+        isSomebodyImpatient = true
+        return random.nanoseconds(5 * .millisecond...800 * .millisecond)
+    }
+
+    /// Whoever gave up comes back with the same.
+    private func comeBack(with step: Scenario.ClientStep) {
+        after(random.nanoseconds(10 * .millisecond...1500 * .millisecond)) { [self] in take(step) }
+    }
+
+    private func ask(
+        _ tasks: [Int],
+        by client: SimulatedClient,
+        again step: Scenario.ClientStep,
+        _ request: ([TaskID]) -> ClientRequest
+    ) {
+        let ids = known(tasks)
+        guard !ids.isEmpty else { return }
+        client.begin(request(ids), of: ids, givingUpAfter: clientPatience()) { [weak self] in
+            self?.comeBack(with: step)
         }
     }
 
@@ -202,197 +290,25 @@ final class World {
         tasks.map { scenario.tasks[$0].submission.id }.filter { checker.isAcknowledged($0) }
     }
 
-    private func add(_ tasks: [Int], waits: Bool, by client: SimulatedClient) {
+    func add(
+        _ tasks: [Int],
+        waits: Bool,
+        by client: SimulatedClient,
+        givingUpAfter patience: UInt64? = nil,
+        again step: Scenario.ClientStep? = nil
+    ) {
         let submissions = tasks.map { scenario.tasks[$0].submission }
         do {
             let batch = try EnvelopeBatch(submissions)
-            client.begin(.add(batch, wait: waits), of: submissions.map(\.id))
+            client.begin(
+                .add(batch, wait: waits),
+                of: submissions.map(\.id),
+                givingUpAfter: patience
+            ) { [weak self] in
+                if let step { self?.comeBack(with: step) }
+            }
         } catch {
             checker.fail("a task that can't be encoded: \(error)")
         }
-    }
-
-    // MARK: The plan's faults
-
-    private func commit(_ fault: Scenario.Fault) {
-        guard !isDown else { return }
-        switch fault.kind {
-        case .killWorker: livingWorkers.randomOne(&random)?.end("kill -9")
-        case .killStorage: storages.filter(\.isAlive).randomOne(&random)?.end("kill -9")
-        case .killBroker: broker?.end("kill -9")
-        case .killClient: livingClients.randomOne(&random)?.end("kill -9")
-        case .killAll: for process in living { process.end("kill -9 of all") }
-        case .losePower: losePower()
-        case .breakSession:
-            if let session = network.open.randomOne(&random) { network.breakSession(session) }
-        case .pauseWorker: pause(livingWorkers.randomOne(&random))
-        case .pauseBroker: pause(broker)
-        case .pauseStorage: pause(storages.filter(\.isAlive).randomOne(&random))
-        case .pauseClient: pause(livingClients.randomOne(&random))
-        case .leave: livingWorkers.randomOne(&random)?.leave()
-        case .trap(let address, let trap): traps.append((address, trap))
-        }
-        restartClients()
-    }
-
-    /// A message went out on this connection: whoever set a trap for it strikes.
-    func sent(on connection: Connection) {
-        guard !traps.isEmpty, !isCalm,
-            let index = traps.firstIndex(where: { $0.address == connection.bound.address })
-        else { return }
-        let trap = traps.remove(at: index).trap
-        after(random.nanoseconds(0...300 * .microsecond)) { [self] in
-            guard !isDown else { return }
-            strike(trap, connection)
-            restartClients()
-        }
-    }
-
-    private func strike(_ trap: Scenario.Fault.Trap, _ connection: Connection) {
-        switch trap {
-        case .killConnecting: connection.socket.owner.end("kill -9")
-        case .killWhileBusy:
-            let time = random.nanoseconds(.millisecond...20 * .millisecond)
-            connection.bound.owner.pause(for: time)
-            connection.socket.owner.end("kill -9")
-        case .killBinding: connection.bound.owner.end("kill -9")
-        case .breakSession: network.breakSession(connection)
-        case .losePower: losePower()
-        }
-    }
-
-    private func restartClients() {
-        for (number, client) in clients.enumerated() where client?.isAlive != true {
-            restartClient(number)
-        }
-    }
-
-    private func pause(_ process: SimulatedProcess?) {
-        process?.pause(for: random.nanoseconds(5 * .millisecond...1500 * .millisecond))
-    }
-
-    private func losePower() {
-        trace(ProcessName(role: .world), .note("the power goes"))
-        isDown = true
-        for process in living { process.end("no power") }
-        disk.crash(seed: random.next())
-        checker.powerLost()
-        after(random.nanoseconds(50 * .millisecond...500 * .millisecond)) { [self] in
-            bootedAt = time
-            bootID = TaskID(high: 1, low: bootID.low + 1)
-            isDown = false
-            for number in workers.indices { startWorker(number) }
-            startBroker()
-        }
-    }
-
-    private var livingWorkers: [SimulatedWorker] { workers.compactMap { $0 }.filter(\.isAlive) }
-    private var livingClients: [SimulatedClient] { clients.compactMap { $0 }.filter(\.isAlive) }
-
-    // MARK: Processes: what the Starter and the kernel do
-
-    func takePid() -> Int32 {
-        defer { nextPid += 1 }
-        return nextPid
-    }
-
-    func takeLife(_ role: ProcessName.Role) -> Int {
-        lives[role, default: 0] += 1
-        return lives[role, default: 0]
-    }
-
-    /// How long after a process's end its pidfd becomes readable.
-    private func pidfdDelay() -> UInt64 {
-        random.nanoseconds(0...(random.chance(50) ? 100 * .microsecond : 5 * .millisecond))
-    }
-
-    private func startBroker() {
-        guard !isDown, broker?.isAlive != true else { return }
-        broker = SimulatedBroker(self, life: takeLife(.broker))
-    }
-
-    func brokerEnded(_ ended: SimulatedBroker) {
-        after(random.nanoseconds(0...200 * .millisecond)) { [self] in startBroker() }
-    }
-
-    func storageStarted(_ storage: SimulatedStorage) {
-        storages.removeAll { !$0.isAlive }
-        storages.append(storage)
-    }
-
-    /// The Broker's pidfd of its child becomes ready.
-    func storageEnded(_ storage: SimulatedStorage) {
-        let parent = storage.parent
-        after(pidfdDelay()) {
-            if parent.child === storage { parent.storageEnded() }
-        }
-    }
-
-    /// Whether somebody else holds the store's lock.
-    func isStoreTaken(but storage: SimulatedStorage) -> Bool {
-        storages.contains { $0 !== storage && $0.isAlive && $0.log != nil }
-    }
-
-    /// The store could not be opened.
-    func storeFailed(_ storage: SimulatedStorage, _ error: AppendLogError) {
-        checker.fail("the store can't be opened: \(error)")
-    }
-
-    private func startWorker(_ number: Int) {
-        guard !isDown, workers[number]?.isAlive != true else { return }
-        let life = (workers[number]?.name.life ?? 0) + 1
-        workers[number] = SimulatedWorker(
-            self,
-            number: number,
-            life: life,
-            scenario.workers[number]
-        )
-    }
-
-    func workerEnded(_ worker: SimulatedWorker) {
-        let number = worker.name.number
-        after(pidfdDelay()) { [self] in broker?.workerEnded(worker) }
-        after(random.nanoseconds(.millisecond...300 * .millisecond)) { [self] in
-            startWorker(number)
-        }
-    }
-
-    /// The process that this is, if it lives.
-    func livingWorker(_ process: WorkerProcess) -> SimulatedWorker? {
-        workers.compactMap { $0 }.first { $0.isAlive && $0.process == process }
-    }
-
-    /// The worker of that name, if it lives.
-    func livingWorker(_ id: WorkerID) -> SimulatedWorker? {
-        workers.compactMap { $0 }.first { $0.isAlive && $0.id == id }
-    }
-
-    private func startClient(_ number: Int) {
-        guard clients[number]?.isAlive != true else { return }
-        let life = (clients[number]?.name.life ?? 0) + 1
-        clients[number] = SimulatedClient(self, number: number, life: life)
-    }
-
-    /// A client comes back and adds once more what nobody has told him is there.
-    private func restartClient(_ number: Int) {
-        after(random.nanoseconds(300 * .millisecond...700 * .millisecond)) { [self] in
-            guard !isDown else { return restartClient(number) }
-            guard clients[number]?.isAlive != true else { return }
-            startClient(number)
-            guard let client = clients[number] else { return }
-            for step in scenario.steps where step.client == number && step.at <= time {
-                guard case .add(let tasks, _) = step.deed else { continue }
-                let missing = tasks.filter {
-                    !checker.isAcknowledged(scenario.tasks[$0].submission.id)
-                }
-                if !missing.isEmpty { add(missing, waits: random.chance(50), by: client) }
-            }
-        }
-    }
-}
-
-extension Array {
-    fileprivate func randomOne(_ random: inout SeededRandom) -> Element? {
-        isEmpty ? nil : random.pick(self)
     }
 }

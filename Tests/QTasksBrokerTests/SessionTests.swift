@@ -223,6 +223,25 @@ struct `Sessions and deaths` {
         #expect(try verdict(bench, lease) == .keep)
     }
 
+    @Test
+    func
+        `P5: a result that its worker still has keeps its lease when the old Storage's end of it is lost`()
+        throws
+    {
+        var bench = try BrokerBench(opened: false)
+        // the end of the task is in this Storage's memory alone
+        try bench.open(incarnation: 2, [])
+        let task = BrokerBench.Stored(id: TaskID(), sequence: 1)
+        let lease = Lease(incarnation: 1, counter: 4)
+        let worker = bench.join(session: one, done: [Holding(id: task.id, lease: lease)])
+        #expect(try verdict(bench, lease) == .sendAgain)
+        bench.broker.storageLost()
+        bench.proposals = []
+        try bench.open(incarnation: 3, [.running(task, lease: lease, worker: worker)])
+        let released = bench.proposals.contains { if case .release = $0 { true } else { false } }
+        #expect(!released, "it would be executed a second time")
+    }
+
     @Test func `a death found only after a restart counts for none`() throws {
         var bench = try BrokerBench(opened: false)
         let worker = WorkerID()

@@ -262,6 +262,18 @@ struct `A client` {
         }
     }
 
+    @Test mutating func `asks anew for the end of its add where an earlier task is gone`()
+        throws
+    {
+        _ = client.welcome()
+        client.begin(1, .add(try batch([task]), wait: true))
+        _ = client.turn()
+        // what somebody else asked about the task that was forgotten
+        #expect(client.record(task.id, .notFound).isEmpty)
+        #expect(client.receipt([task.id], .exists).map(\.command) == [.get])
+        #expect(client.reports(of: 1) == nil)
+    }
+
     @Test mutating func `refuses arguments over the limit without sending them`() throws {
         _ = client.welcome(maxPayload: 100)
         client.begin(1, .add(try batch([submission(bytes: 101), task]), wait: false))

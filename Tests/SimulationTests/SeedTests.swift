@@ -50,7 +50,7 @@ struct `The whole system in virtual time` {
             guard let violation = outcome.violation else { continue }
             broken.append(seed)
             // one trace is enough to read
-            Issue.record("\(broken.count == 1 ? outcome.report : "seed \(seed): \(violation)")")
+            Issue.record("\(broken.count == 1 ? outcome.report() : "seed \(seed): \(violation)")")
         }
         guard broken.isEmpty, seeds.count >= 20 else { return }
         Self.expectEnough(total, seeds.count)

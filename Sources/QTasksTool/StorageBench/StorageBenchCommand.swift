@@ -59,7 +59,8 @@ struct StorageBenchCommand: AsyncParsableCommand {
             }
             if stolen.share > 0.01, !results.isEmpty {
                 let percent = Int((stolen.share * 100).rounded())
-                let note = "\(row.rawValue): the hypervisor took \(percent) % of the processors' time\n"
+                let note =
+                    "\(row.rawValue): the hypervisor took \(percent) % of the processors' time\n"
                 write(STDERR_FILENO, note, note.utf8.count)
             }
         }

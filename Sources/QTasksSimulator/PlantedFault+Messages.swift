@@ -1,0 +1,208 @@
+// Part of QTasks. License: see LICENSE.
+//
+// Mistakes that show in messages.
+
+import QTasksModel
+import QTasksWire
+
+extension PlantedFault {
+    /// Twice as far as any run's log goes.
+    private static let mirror: UInt64 = 1_000_000
+
+    /// What becomes of a message on its way; `nil`: it is lost.
+    func tamper(
+        _ bytes: [UInt8],
+        in connection: Connection,
+        _ world: World
+    ) -> [UInt8]? {
+        guard !bytes.isEmpty else { return bytes }
+        do {
+            return try bytes.withUnsafeBytes { raw in
+                var reader = WireReader(raw)
+                let header = try MessageHeader.read(from: &reader)
+                return try tamper(bytes, header, &reader, connection, world)
+            }
+        } catch {
+            world.checker.fail("a planted fault met a message it can't read: \(error)")
+            return bytes
+        }
+    }
+
+    private func tamper(
+        _ bytes: [UInt8],
+        _ header: MessageHeader,
+        _ reader: inout WireReader,
+        _ connection: Connection,
+        _ world: World
+    ) throws -> [UInt8]? {
+        switch (self, header.command) {
+        case (.addAcknowledgedBeforeDurable, .verdicts):
+            var changed = bytes
+            let written = MessageHeader.byteCount..<MessageHeader.byteCount + 8
+            changed.replaceSubrange(
+                written.upperBound..<written.upperBound + 8,
+                with: bytes[written]
+            )
+            return changed
+        case (.helloNotReconciled, .hello):
+            var hello = try Hello(from: &reader)
+            hello.running = []
+            return hello.encoded()
+        case (.lostDispatchForgotten, .propose):
+            return try withoutNotHeld(&reader, session: header.number)
+        case (.creditAsIncrement, .credit):
+            let window = try CreditMessage.read(from: &reader)
+            let sum = world.checker.announcedBefore(window, in: connection)
+            return CreditMessage.encoded(window: window + sum)
+        case (.repeatAddAcknowledgedBeforeDurable, .verdicts): return try eager(bytes, &reader)
+        case (.orderByPosition, .snapshot):
+            return try byPosition(&reader, number: header.number, world)
+        case (.orderByPosition, .propose):
+            return try byPositionBack(&reader, session: header.number, world)
+        case (.orderReversed, .verdicts): return try reversed(bytes, &reader)
+        case (.orderReversed, .propose):
+            return try reversedBack(&reader, session: header.number)
+        case (.sharersDeathsCounted, .propose):
+            return try countingSharers(&reader, session: header.number)
+        case (.staleLeaseAccepted, .results): return try withCurrentLeases(&reader, world)
+        case (.resultAcknowledgedUnsaved, .results):
+            try acknowledge(&reader, connection, world)
+            return world.random.chance(80) ? nil : bytes
+        default: return bytes
+        }
+    }
+
+    private func withoutNotHeld(
+        _ reader: inout WireReader,
+        session: UInt64
+    ) throws -> [UInt8]? {
+        var writer = WireWriter(.propose, number: session)
+        while !reader.isAtEnd {
+            let proposal = try Proposal(from: &reader)
+            if case .release(_, _, .notHeld, _, _) = proposal { continue }
+            proposal.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func countingSharers(
+        _ reader: inout WireReader,
+        session: UInt64
+    ) throws -> [UInt8] {
+        var writer = WireWriter(.propose, number: session)
+        while !reader.isAtEnd {
+            var proposal = try Proposal(from: &reader)
+            if case .release(let number, let holding, .death, true, _) = proposal {
+                proposal = .release(
+                    number: number,
+                    holding: holding,
+                    cause: .death,
+                    isShared: false,
+                    counts: true
+                )
+            }
+            proposal.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    /// Repeats are told that what they repeat is durable for long.
+    private func eager(_ bytes: [UInt8], _ reader: inout WireReader) throws -> [UInt8] {
+        let head = MessageHeader.byteCount + 16
+        _ = try reader.raw(16, "watermarks")
+        var writer = WireWriter()
+        writer.raw(Array(bytes[..<head]))
+        while !reader.isAtEnd {
+            var verdict = try Verdict(from: &reader)
+            if case .exists(let number, _, let status) = verdict {
+                verdict = .exists(number: number, sequence: 0, status: status)
+            }
+            verdict.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func reversed(_ bytes: [UInt8], _ reader: inout WireReader) throws -> [UInt8] {
+        let head = MessageHeader.byteCount + 16
+        _ = try reader.raw(16, "watermarks")
+        var writer = WireWriter()
+        writer.raw(Array(bytes[..<head]))
+        while !reader.isAtEnd {
+            var verdict = try Verdict(from: &reader)
+            if case .added(let number, var place, let leased, let due, let at, let arguments) =
+                verdict
+            {
+                // acknowledgements wait for ever by this too; the order shows first
+                place.sequence = Self.mirror - place.sequence
+                verdict = .added(
+                    number: number,
+                    place: place,
+                    leased: leased,
+                    due: due,
+                    addedAt: at,
+                    arguments: arguments
+                )
+            }
+            verdict.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    /// So that Storage finds the tasks whose places were reversed.
+    private func reversedBack(
+        _ reader: inout WireReader,
+        session: UInt64
+    ) throws -> [UInt8] {
+        var writer = WireWriter(.propose, number: session)
+        while !reader.isAtEnd {
+            var proposal = try Proposal(from: &reader)
+            if case .lease(let number, var place, let lease, let worker, let synced) = proposal,
+                place.sequence > Self.mirror / 2
+            {
+                place.sequence = Self.mirror - place.sequence
+                proposal = .lease(
+                    number: number,
+                    place: place,
+                    lease: lease,
+                    worker: worker,
+                    synced: synced
+                )
+            }
+            proposal.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func withCurrentLeases(_ reader: inout WireReader, _ world: World) throws -> [UInt8] {
+        var writer = WireWriter(.results)
+        writer.worker(try reader.worker("worker"))
+        while !reader.isAtEnd {
+            var entry = try ResultEntry(from: &reader)
+            if let task = world.checker.ledger.tasks[entry.id], task.status == .process {
+                entry.lease = task.lease
+            }
+            entry.write(to: &writer)
+        }
+        return writer.bytes
+    }
+
+    private func acknowledge(
+        _ reader: inout WireReader,
+        _ connection: Connection,
+        _ world: World
+    ) throws {
+        _ = try reader.worker("worker")
+        var writer = WireWriter(.work)
+        var leases: [Lease] = []
+        while !reader.isAtEnd { leases.append(try ResultEntry(from: &reader).lease) }
+        writer.integer(UInt32(leases.count))
+        for lease in leases { writer.integer(lease.rawValue) }
+        let owner = connection.socket.owner
+        if let session = world.network.open.first(where: {
+            $0.socket.owner === owner && $0.socket.address == .workers
+        }) {
+            let arrival = session.toSocket.put(writer.bytes, arrival: world.time)
+            world.at(arrival) { owner.wake() }
+        }
+    }
+}
