@@ -230,7 +230,8 @@ extension BrokerState {
                 session: owner.session,
                 number: owner.number,
                 options: message.options,
-                deadline: deadline(after: message.waitMilliseconds)
+                deadline: deadline(after: message.waitMilliseconds),
+                withAdd: true
             )
         }
         if !isDelayed, let worker = workerForNewTask(in: lane) {

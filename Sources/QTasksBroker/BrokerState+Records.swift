@@ -24,7 +24,9 @@ extension BrokerState {
     mutating func tellWaiters(of id: TaskID, _ record: UnsafeRawBufferPointer) {
         guard clients.isAwaited(id) else { return }
         trace("result", id, "client")
-        for wait in clients.takeWaits(for: id) { answer(.wait(wait, .found), record) }
+        for wait in clients.takeWaits(for: id, isThere: !record.isEmpty) {
+            answer(.wait(wait, .found), record)
+        }
     }
 
     /// A session took a message of so many bytes, or will never take it.

@@ -269,6 +269,7 @@ extension BrokerState {
         switch verdict {
         case .added(let number, let place, let leased, let due, let addedAt, let arguments):
             guard let pending = clients.takeAdd(number) else { return }
+            clients.settle(pending)
             if leased {
                 addedAndLeased(pending, place, addedAt, arguments)
             } else {
@@ -277,6 +278,7 @@ extension BrokerState {
             acknowledge(pending, place.sequence, exists: false)
         case .exists(let number, let sequence, let status):
             guard let pending = clients.takeAdd(number) else { return }
+            clients.settle(pending)
             exists(pending, sequence, status)
         case .refused(let number, let refusal):
             guard let pending = clients.takeAdd(number) else { return }

@@ -47,6 +47,8 @@ struct Wait {
     var id: TaskID
     var options: RecordOptions
     var serial: UInt64
+    /// It came with an add that Storage hasn't decided: that there is no such task is no answer to it.
+    var isOfUndecidedAdd = false
 }
 
 /// A client's request that gets one answer: complete once each of its tasks has been dealt with.
@@ -291,7 +293,8 @@ struct ClientTable {
         session: Session,
         number: UInt64,
         options: RecordOptions,
-        deadline: UInt64?
+        deadline: UInt64?,
+        withAdd: Bool = false
     ) {
         var list = waits[id] ?? []
         guard !list.contains(where: { $0.session == session && $0.number == number }) else {
@@ -299,7 +302,14 @@ struct ClientTable {
         }
         nextSerial += 1
         list.append(
-            Wait(session: session, number: number, id: id, options: options, serial: nextSerial)
+            Wait(
+                session: session,
+                number: number,
+                id: id,
+                options: options,
+                serial: nextSerial,
+                isOfUndecidedAdd: withAdd
+            )
         )
         waits[id] = list
         waitsBySession[session, default: 0] += 1
@@ -308,9 +318,26 @@ struct ClientTable {
         }
     }
 
+    /// The add is decided, and its task is there: whoever waits with it waits as others do.
+    mutating func settle(_ add: PendingAdd) {
+        guard add.isWatched, let list = waits[add.id] else { return }
+        let owner = request(add.request)
+        for index in list.indices
+        where list[index].session == owner.session && list[index].number == owner.number {
+            waits[add.id]?[index].isOfUndecidedAdd = false
+        }
+    }
+
     /// Everybody who waits for this task; they wait no longer.
-    mutating func takeWaits(for id: TaskID) -> [Wait] {
-        guard let list = waits.removeValue(forKey: id) else { return [] }
+    ///
+    /// Where there is no such task, those stay who wait with an add that is to be decided.
+    mutating func takeWaits(for id: TaskID, isThere: Bool) -> [Wait] {
+        guard var list = waits.removeValue(forKey: id) else { return [] }
+        if !isThere {
+            let staying = list.filter(\.isOfUndecidedAdd)
+            if !staying.isEmpty { waits[id] = staying }
+            list.removeAll(where: \.isOfUndecidedAdd)
+        }
         for wait in list { forgetOne(of: wait.session) }
         return list
     }

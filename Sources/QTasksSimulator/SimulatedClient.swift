@@ -132,7 +132,9 @@ extension ClientCompletion {
                 case .record, .notFound: false
                 }
             }
-        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed): false
+        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed),
+            .success(.restarted):
+            false
         case .failure: true
         }
     }

@@ -11,6 +11,8 @@ final class SimulatedStarter: SimulatedProcess {
 
     private var state: StarterState
     private var broker: ConnectingSocket?
+    /// Counts the ends of children that were told.
+    private var exits: UInt64 = 0
     private var children: [Child: SimulatedProcess] = [:]
     private var hasBegun = false
     private var isAskedToStop = false
@@ -105,7 +107,8 @@ final class SimulatedStarter: SimulatedProcess {
         case .exited(let code): message.code = code
         case .signaled(let number): (message.wasSignal, message.code) = (true, number)
         }
-        send(message.encoded())
+        exits += 1
+        send(message.encoded(number: exits))
     }
 
     private func receive() {
@@ -153,7 +156,8 @@ final class SimulatedStarter: SimulatedProcess {
             message.integer(grace)
             send(message.bytes)
         case .tellStop: send(WireWriter(.stop).bytes)
-        case .announceReady: break
+        // nobody asks for a rolling restart here, nor for an end once all is done
+        case .retire, .tellRolled, .tellEndWhenIdle, .announceReady: break
         case .log(let text, _): world.trace(name, .note(text))
         case .finish(let code):
             if code != 0 { world.checker.fail("the system ends by itself with code \(code)") }

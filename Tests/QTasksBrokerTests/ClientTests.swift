@@ -93,6 +93,24 @@ struct `Answering clients` {
         #expect(try bench.takeRecords().first?.state == .notFound)
     }
 
+    @Test func `a wait that came with an add isn't told of a task that was there before`() throws {
+        var bench = try BrokerBench()
+        let id = TaskID()
+        bench.client(
+            GetMessage(options: .wait, ids: [id]).encoded(number: 5),
+            from: BrokerBench.otherClient
+        )
+        try bench.add(id, options: .wait)
+        // to the first one's question; the add is still under way
+        try bench.verdicts(.final(id: id, record: UnsafeRawBufferPointer(start: nil, count: 0)))
+        #expect(bench.toClients.map(\.session) == [BrokerBench.otherClient])
+        #expect(try bench.takeRecords().map(\.state) == [.notFound])
+        try bench.grantAll()
+        // once it is there, it may go as others do
+        try bench.verdicts(.final(id: id, record: UnsafeRawBufferPointer(start: nil, count: 0)))
+        #expect(try bench.takeRecords().map(\.state) == [.notFound])
+    }
+
     @Test func `bad adds are refused one by one, by name`() throws {
         var bench = try BrokerBench { $0.maxPayload = 1024 }
         try bench.add { $0.arguments = Array(repeating: 0, count: 1025) }
