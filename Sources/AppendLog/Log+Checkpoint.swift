@@ -181,7 +181,11 @@ extension Log {
         segments.reduce(0) { sum, segment in
             guard segment.index >= position.segment else { return sum }
             let end = segment.end ?? Int(assembler.end.offset)
-            return sum + end - (segment.index == position.segment ? Int(position.offset) : 0)
+            // a header is no record: one that a checkpoint can't begin behind would call for the next
+            let start =
+                segment.index == position.segment
+                ? Int(position.offset) : SegmentHeader.areaBytes
+            return sum + max(0, end - start)
         }
     }
 

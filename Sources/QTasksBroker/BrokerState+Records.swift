@@ -13,6 +13,9 @@ extension BrokerState {
         case .get(let request):
             trace("result", read.id, "client")
             answer(.get(request, read.id), record)
+        case .overdue(let wait) where record.isEmpty && wait.isOfUndecidedAdd:
+            // what became of the add has a receipt of its own
+            clients.answer(wait, state: .timedOut, record: record)
         case .overdue(let wait): answer(.wait(wait, .timedOut), record)
         case .whole(let reply):
             answer(reply.target, record)

@@ -53,6 +53,12 @@ extension Checker {
         return world.scenario.step(of: delivery)
     }
 
+    private func isLimited(_ id: TaskID) -> Bool {
+        let number = world.scenario.number(of: id)
+        return number >= 0
+            && world.scenario.tasks[number].submission.timeLimitMilliseconds != nil
+    }
+
     /// A handler gets what its client sent, on whatever way.
     func checkArguments(_ arguments: [UInt8], of id: TaskID) {
         let number = world.scenario.number(of: id)
@@ -177,7 +183,10 @@ extension Checker {
         switch entry.outcome {
         case .error(let failure) where failure.type == TaskFailure.timeLimitType,
             .retry(let failure, _, _) where failure.type == TaskFailure.timeLimitType:
-            if !execution.isCancelled { fail("\(name(entry.id)) had no time limit to run past") }
+            // by its worker's word, or by the Broker's, which then ended that worker
+            if !execution.isCancelled, execution.worker.isAlive || !isLimited(entry.id) {
+                fail("\(name(entry.id)) had no time limit to run past")
+            }
         default:
             if entry.outcome != execution.outcome {
                 fail("P2: \(name(entry.id)) did not end like that under \(entry.lease)")
