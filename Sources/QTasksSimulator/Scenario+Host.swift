@@ -36,6 +36,7 @@ extension Scenario {
             plan(.fillDisk(room: random.below(24 << 10), for: time), &random)
         }
         if random.chance(15) { plan(.rotMeta, &random) }
+        rotsAtRelease = random.chance(5)
         if random.chance(25) {
             // late, so that there are old segments, and somebody reads them
             let at = random.nanoseconds(calmAt / 2...calmAt)

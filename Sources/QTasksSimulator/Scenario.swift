@@ -117,6 +117,9 @@ struct Scenario {
     var steps: [ClientStep] = []
     var faults: [Fault] = []
 
+    /// The newest meta page rots at the one moment at which it alone says with which segment the log begins.
+    var rotsAtRelease = false
+
     /// Those who follow the settings, and what they change.
     var watchers = 1
     var settings: [Setting] = []

@@ -355,6 +355,7 @@ final class SimulatedStorage: SimulatedProcess {
                 case .keep: log.log.runOneKeep()
                 }
             if world.armed != nil { world.noteArmed() }
+            if job == .sync, world.rotAtRelease() { return }
             guard didWork else { return }
             world.checker.logProgressed(log.watermarks())
             hasProgressed = true

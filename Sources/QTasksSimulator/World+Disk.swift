@@ -68,6 +68,22 @@ extension World {
         trace(ProcessName(role: .world), .note("a bit turned over in the newest meta page"))
     }
 
+    /// The newest page rots where the older one still names segments that it doesn't.
+    ///
+    /// - Returns: Whether it did; nobody lives then who writes.
+    func rotAtRelease() -> Bool {
+        guard scenario.rotsAtRelease, !hasRottedAtRelease, !isCalm,
+            let meta = disk.contents(of: "\(Self.store)/meta"), meta.count >= 2 * Self.pageBytes
+        else { return false }
+        func first(_ page: Int) -> ArraySlice<UInt8> {
+            meta[(page * Self.pageBytes + 40)...].prefix(4)
+        }
+        guard !first(0).elementsEqual(first(1)) else { return false }
+        hasRottedAtRelease = true
+        rotMeta()
+        return true
+    }
+
     /// A bit turns over in a segment that nobody writes to any more.
     ///
     /// Not in the newest two: of the last synced group no later one says that it was synced, so that

@@ -16,6 +16,7 @@ final class World {
     private static let stepsMax = 500_000
 
     let scenario: Scenario
+    var hasRottedAtRelease = false
     let plant: PlantedFault?
     var random: SeededRandom
     let disk: SimulatedDisk
