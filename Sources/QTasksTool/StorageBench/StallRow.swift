@@ -13,9 +13,11 @@ import QTasksStorage
 /// Tasks pass through at a steady pace, half a million others wait; checkpoints and compaction follow each
 /// other all the time. An acknowledgement's time counts from when its batch was due.
 struct StallRow {
-    /// A batch of tasks, added and finished, every two milliseconds: 30,000 a second, about what a whole
-    /// system gets through on two cores. As fast as the loop could, it would take all there is of the
-    /// processors, and then a hypervisor with a quota stops the machine for 20 ms at a time.
+    /// A batch of tasks, added and finished, every two milliseconds: as many a second as a whole system gets
+    /// through on two cores.
+    ///
+    /// As fast as the loop could, it would take all there is of the processors, and then a hypervisor with a
+    /// quota stops the machine for 20 ms at a time.
     private static let pace: UInt64 = 2_000_000
     private static let batchSize = 60
 
