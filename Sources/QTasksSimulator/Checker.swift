@@ -19,7 +19,7 @@ final class Checker {
     private var isPowerLost = false
 
     /// When each record was appended (monotonic).
-    private var appendedAt: [UInt64: UInt64] = [:]
+    private(set) var appendedAt: [UInt64: UInt64] = [:]
 
     /// When each record was appended, by the world's time.
     private(set) var appendedTime: [UInt64: UInt64] = [:]

@@ -5,7 +5,7 @@ import QTasksModel
 /// Looks for the first seed in which a mistake that was put in on purpose shows.
 struct PlantSearch {
     /// Within so many seeds each has to show, unless told otherwise.
-    static let seedsMax: UInt64 = 5_000
+    static let seedsMax: UInt64 = 10_000
 
     var plant: PlantedFault
     var plan: SeedPlan
