@@ -74,7 +74,8 @@ final class SimulatedStorage: SimulatedProcess {
         state = nil
         // sockets hold on to their owner
         (broker, results) = (nil, nil)
-        world.disk.endProcess()
+        // one that never got to the store may end beside one that has it
+        if !world.isStoreTaken(but: self) { world.disk.endProcess() }
         if let globalConfig {
             world.after(world.random.nanoseconds(0...2 * .millisecond)) {
                 globalConfig.end("its parent died")

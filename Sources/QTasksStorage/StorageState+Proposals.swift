@@ -64,6 +64,7 @@ extension StorageState {
                 decideLease(number, place, lease, worker, synced, now: now, log: log)
             case .release(let release): decide(release, now: now, log: log)
             case .overdue(let overdue): decide(overdue, now: now, log: log)
+            case .worker(let id, let process): learn(id, process, now: now, log: log)
             }
         }
     }
@@ -280,6 +281,10 @@ extension StorageState {
         else {
             return say(.stale(number: number, status: entry.status))
         }
+        // its worker may be among what found no room
+        guard deferred.isEmpty else {
+            return deferred.append(.lease(number: number, place, lease, worker, synced: synced))
+        }
         switch append(lease, of: entry.id, to: worker, now: now, log: log) {
         case .appended(let stored):
             let verdict = PendingVerdict.leased(number: number, task, lease)
@@ -418,8 +423,15 @@ extension StorageState {
         let stored = StoredWorker(at: tasks.stamp(now), id: id, process: process)
         head.removeAll()
         stored.writeHead(to: &head)
-        // without room it stays unknown: a later Storage then takes its leases back
-        if case .appended = append(.worker, log: log) { tasks.apply(stored) }
+        switch append(.worker, log: log) {
+        case .appended: tasks.apply(stored)
+        case .noSpace:
+            // a later Storage would take the leases of a worker back that it doesn't know (P5)
+            deferred.removeAll { if case .worker(id, _) = $0 { true } else { false } }
+            deferred.append(.worker(id, process))
+        case .tooLong: preconditionFailure("a worker's record is shorter than any limit")
+        case .failed: break
+        }
     }
 
     private mutating func tellCounts(_ number: UInt64) {

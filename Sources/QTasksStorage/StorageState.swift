@@ -50,6 +50,7 @@ package struct StorageState {
         case lease(number: UInt64, QueuedPlace, Lease, WorkerID, synced: Bool)
         case release(Release)
         case overdue(Overdue)
+        case worker(WorkerID, WorkerProcess)
     }
 
     /// A lease's end as it was proposed: decided once PULL is read dry.

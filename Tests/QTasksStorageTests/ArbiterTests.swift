@@ -143,6 +143,23 @@ struct `A lease` {
         #expect(try bench.status(id) == .process)
     }
 
+    @Test mutating func `comes after its worker, also where that finds no room at first (P5)`()
+        throws
+    {
+        let id = try bench.addedTask()
+        let process = WorkerProcess(pid: 9, startTime: 4, bootID: Bench.bootID)
+        bench.log.refusal = .outOfSpace(bytes: 1, preparedBytesLeft: 0)
+        for _ in 0..<3 { bench.propose(.worker(id: Bench.worker, process: process)) }
+        bench.log.refusal = nil
+        bench.lease(id, first)
+        #expect(try bench.written().isEmpty, "not before its worker is known")
+        bench.state.spaceMayBeBack(now: bench.now, log: bench.log)
+        #expect(try bench.written().count == 1)
+        #expect(bench.log.count(.worker) == 1)
+        try bench.reopen()
+        #expect(try bench.snapshot().contains(.worker(id: Bench.worker, process: process)))
+    }
+
     @Test mutating func `of a task whose add rotted is not made up`() throws {
         let id = try bench.addedTask()
         try bench.reopen()
