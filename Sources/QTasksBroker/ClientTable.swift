@@ -320,12 +320,12 @@ struct ClientTable {
 
     /// The add is decided, and its task is there: whoever waits with it waits as others do.
     mutating func settle(_ add: PendingAdd) {
-        guard add.isWatched, let list = waits[add.id] else { return }
+        guard add.isWatched else { return }
         let owner = request(add.request)
-        for index in list.indices
-        where list[index].session == owner.session && list[index].number == owner.number {
-            waits[add.id]?[index].isOfUndecidedAdd = false
+        let index = waits[add.id]?.firstIndex {
+            $0.session == owner.session && $0.number == owner.number
         }
+        if let index { waits[add.id]?[index].isOfUndecidedAdd = false }
     }
 
     /// Everybody who waits for this task; they wait no longer.

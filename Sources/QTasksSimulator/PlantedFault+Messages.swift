@@ -75,77 +75,55 @@ extension PlantedFault {
     private func withoutNotHeld(
         _ reader: inout WireReader,
         session: UInt64
-    ) throws -> [UInt8]? {
-        var writer = WireWriter(.propose, number: session)
-        while !reader.isAtEnd {
-            let proposal = try Proposal(from: &reader)
-            if case .release(_, _, .notHeld, _, _) = proposal { continue }
-            proposal.write(to: &writer)
+    ) throws -> [UInt8] {
+        try rewritten(&reader, session: session) { proposal in
+            if case .release(_, _, .notHeld, _, _) = proposal { nil } else { proposal }
         }
-        return writer.bytes
     }
 
     private func countingSharers(
         _ reader: inout WireReader,
         session: UInt64
     ) throws -> [UInt8] {
-        var writer = WireWriter(.propose, number: session)
-        while !reader.isAtEnd {
-            var proposal = try Proposal(from: &reader)
-            if case .release(let number, let holding, .death, true, _) = proposal {
-                proposal = .release(
-                    number: number,
-                    holding: holding,
-                    cause: .death,
-                    isShared: false,
-                    counts: true
-                )
+        try rewritten(&reader, session: session) { proposal in
+            guard case .release(let number, let holding, .death, true, _) = proposal else {
+                return proposal
             }
-            proposal.write(to: &writer)
+            return .release(
+                number: number,
+                holding: holding,
+                cause: .death,
+                isShared: false,
+                counts: true
+            )
         }
-        return writer.bytes
     }
 
     /// Repeats are told that what they repeat is durable for long.
     private func eager(_ bytes: [UInt8], _ reader: inout WireReader) throws -> [UInt8] {
-        let head = MessageHeader.byteCount + 16
-        _ = try reader.raw(16, "watermarks")
-        var writer = WireWriter()
-        writer.raw(Array(bytes[..<head]))
-        while !reader.isAtEnd {
-            var verdict = try Verdict(from: &reader)
-            if case .exists(let number, _, let status) = verdict {
-                verdict = .exists(number: number, sequence: 0, status: status)
-            }
-            verdict.write(to: &writer)
+        try rewritten(bytes, &reader) { verdict in
+            guard case .exists(let number, _, let status) = verdict else { return verdict }
+            return .exists(number: number, sequence: 0, status: status)
         }
-        return writer.bytes
     }
 
     private func reversed(_ bytes: [UInt8], _ reader: inout WireReader) throws -> [UInt8] {
-        let head = MessageHeader.byteCount + 16
-        _ = try reader.raw(16, "watermarks")
-        var writer = WireWriter()
-        writer.raw(Array(bytes[..<head]))
-        while !reader.isAtEnd {
-            var verdict = try Verdict(from: &reader)
-            if case .added(let number, var place, let leased, let due, let at, let arguments) =
-                verdict
-            {
-                // acknowledgements wait for ever by this too; the order shows first
-                place.sequence = Self.mirror - place.sequence
-                verdict = .added(
-                    number: number,
-                    place: place,
-                    leased: leased,
-                    due: due,
-                    addedAt: at,
-                    arguments: arguments
-                )
-            }
-            verdict.write(to: &writer)
+        try rewritten(bytes, &reader) { verdict in
+            guard
+                case .added(let number, var place, let leased, let due, let at, let arguments) =
+                    verdict
+            else { return verdict }
+            // acknowledgements wait for ever by this too; the order shows first
+            place.sequence = Self.mirror - place.sequence
+            return .added(
+                number: number,
+                place: place,
+                leased: leased,
+                due: due,
+                addedAt: at,
+                arguments: arguments
+            )
         }
-        return writer.bytes
     }
 
     /// So that Storage finds the tasks whose places were reversed.
@@ -153,24 +131,55 @@ extension PlantedFault {
         _ reader: inout WireReader,
         session: UInt64
     ) throws -> [UInt8] {
-        var writer = WireWriter(.propose, number: session)
-        while !reader.isAtEnd {
-            var proposal = try Proposal(from: &reader)
-            if case .lease(let number, var place, let lease, let worker, let synced) = proposal,
-                place.sequence > Self.mirror / 2
-            {
-                place.sequence = Self.mirror - place.sequence
-                proposal = .lease(
-                    number: number,
-                    place: place,
-                    lease: lease,
-                    worker: worker,
-                    synced: synced
-                )
-            }
-            proposal.write(to: &writer)
+        try withPlacesBack(&reader, session: session) { sequence in
+            sequence > Self.mirror / 2 ? Self.mirror - sequence : sequence
         }
+    }
+
+    // MARK: Item by item
+
+    /// The same message, with each proposal as the mistake makes it; `nil` leaves it out.
+    private func rewritten(
+        _ reader: inout WireReader,
+        session: UInt64,
+        _ change: (Proposal) -> Proposal?
+    ) throws -> [UInt8] {
+        var writer = WireWriter(.propose, number: session)
+        while !reader.isAtEnd { change(try Proposal(from: &reader))?.write(to: &writer) }
         return writer.bytes
+    }
+
+    /// The same for verdicts; the watermarks stay.
+    private func rewritten(
+        _ bytes: [UInt8],
+        _ reader: inout WireReader,
+        _ change: (Verdict) -> Verdict
+    ) throws -> [UInt8] {
+        _ = try reader.raw(16, "watermarks")
+        var writer = WireWriter()
+        writer.raw(Array(bytes[..<(MessageHeader.byteCount + 16)]))
+        while !reader.isAtEnd { change(try Verdict(from: &reader)).write(to: &writer) }
+        return writer.bytes
+    }
+
+    /// Leases of tasks that the Broker was told elsewhere, with the places that Storage knows.
+    func withPlacesBack(
+        _ reader: inout WireReader,
+        session: UInt64,
+        _ truth: (UInt64) -> UInt64
+    ) throws -> [UInt8] {
+        try rewritten(&reader, session: session) { proposal in
+            guard case .lease(let number, var place, let lease, let worker, let synced) = proposal
+            else { return proposal }
+            place.sequence = truth(place.sequence)
+            return .lease(
+                number: number,
+                place: place,
+                lease: lease,
+                worker: worker,
+                synced: synced
+            )
+        }
     }
 
     private func withCurrentLeases(_ reader: inout WireReader, _ world: World) throws -> [UInt8] {

@@ -63,23 +63,8 @@ extension PlantedFault {
         session: UInt64,
         _ world: World
     ) throws -> [UInt8] {
-        var writer = WireWriter(.propose, number: session)
-        while !reader.isAtEnd {
-            var proposal = try Proposal(from: &reader)
-            if case .lease(let number, var place, let lease, let worker, let synced) = proposal,
-                place.sequence >= Self.moved
-            {
-                place.sequence = world.carried[Int(place.sequence - Self.moved)]
-                proposal = .lease(
-                    number: number,
-                    place: place,
-                    lease: lease,
-                    worker: worker,
-                    synced: synced
-                )
-            }
-            proposal.write(to: &writer)
+        try withPlacesBack(&reader, session: session) { sequence in
+            sequence >= Self.moved ? world.carried[Int(sequence - Self.moved)] : sequence
         }
-        return writer.bytes
     }
 }

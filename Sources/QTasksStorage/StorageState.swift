@@ -25,9 +25,6 @@ package struct StorageState {
         package var seed: UInt64
 
         /// From this size on, in bytes, arguments and results are told by their place.
-        ///
-        /// None are yet: a worker was seen to hang once over arguments that it had been told by their
-        /// place. The simulation has them.
         package var placedBytesMin = 64 << 10
 
         package init(

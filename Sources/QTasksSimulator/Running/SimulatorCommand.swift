@@ -2,6 +2,7 @@
 
 package import ArgumentParser
 import Glibc
+import QTasksProcess
 
 /// `simulator`: the command line over ``Simulation``.
 package struct SimulatorCommand: ParsableCommand {
@@ -140,7 +141,7 @@ package struct SimulatorCommand: ParsableCommand {
 
     private func runAll() throws {
         let start = ContinuousClock.now
-        let progress = ProgressNote()
+        let progress = ProgressLine()
         let count = plan.count
         let children = SimulatorChildren(
             telling: .init(
@@ -174,7 +175,7 @@ package struct SimulatorCommand: ParsableCommand {
             let search = PlantSearch(plant: plants[0], plan: plan, end: runner.end)
             return SimulatorChild.search(search, parent: part.parent)
         }
-        let progress = ProgressNote()
+        let progress = ProgressLine()
         var waiting = plants[...]
         var report = PlantReport()
         let children = SimulatorChildren(
@@ -214,27 +215,5 @@ package struct SimulatorCommand: ParsableCommand {
     private func tell(_ totals: RunTotals, since start: ContinuousClock.Instant) {
         let seconds = (ContinuousClock.now - start) / .seconds(1)
         print(json ? totals.json(seconds: seconds) : totals.text(seconds: seconds))
-    }
-}
-
-/// How far it is, on one line of a terminal's standard error; nothing elsewhere.
-final class ProgressNote {
-    private let isShown = isatty(STDERR_FILENO) == 1
-    private var isEmpty = true
-
-    func show(_ text: String) {
-        guard isShown else { return }
-        write("\r\u{1B}[K\(text) ...")
-        isEmpty = false
-    }
-
-    func clear() {
-        if !isEmpty { write("\r\u{1B}[K") }
-        isEmpty = true
-    }
-
-    private func write(_ text: String) {
-        var text = text
-        text.withUTF8 { _ = Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
     }
 }

@@ -3,17 +3,19 @@
 import Glibc
 
 /// What a long command is doing, on one line of a terminal's standard error; nothing elsewhere.
-final class ProgressLine {
+package final class ProgressLine {
     private let isShown = isatty(STDERR_FILENO) == 1
     private var isEmpty = true
 
-    func show(_ text: String) {
+    package init() {}
+
+    package func show(_ text: String) {
         guard isShown else { return }
         write("\r\u{1B}[K\(text) ...")
         isEmpty = false
     }
 
-    func clear() {
+    package func clear() {
         if !isEmpty { write("\r\u{1B}[K") }
         isEmpty = true
     }
