@@ -62,6 +62,12 @@ package struct StorageKeeper {
         }
     }
 
+    /// What a worker's record takes up once it was carried forward.
+    private static let workerBytes = Log.bytesOnDisk(
+        payloadBytes: StoredWorker.byteCount,
+        isCarried: true
+    )
+
     private let settings: Settings
     private var lastLook: Look?
     private var walk: CheckpointWalk?
@@ -324,7 +330,10 @@ package struct StorageKeeper {
         let isAlmostFull = log.isAlmostFull
         let first = isAlmostFull ? .max : base(log, state).firstSegment
         guard oldest.index < first else { return false }
-        var (alive, dead) = (0, 0)
+        // the table says nothing of what tells of workers: it is copied as well, and nothing gained by it
+        let workers = state.tasks.workers.count * Self.workerBytes
+        var alive = workers
+        var dead = -workers
         for segment in log.segments {
             guard segment.index < first, let end = segment.end else { continue }
             let living = state.tasks.usage[segment.index]

@@ -186,8 +186,9 @@ extension StorageState {
     ) throws(AppendLogError) {
         var reader = WireReader(view.payload)
         guard let worker = try? StoredWorker(from: &reader) else { return reportUnknown(view) }
-        guard tasks.workers.isCurrent(worker.process, of: worker.id) else { return }
-        _ = try carryAsItIs(view, to: log)
+        guard tasks.workers.isNeeded(worker.process, of: worker.id, at: view.position)
+        else { return }
+        tasks.workers.moved(worker.id, to: try carryAsItIs(view, to: log))
     }
 
     private func carryAsItIs(

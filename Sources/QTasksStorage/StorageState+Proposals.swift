@@ -424,7 +424,7 @@ extension StorageState {
         head.removeAll()
         stored.writeHead(to: &head)
         switch append(.worker, log: log) {
-        case .appended: tasks.apply(stored)
+        case .appended(let place): tasks.apply(stored, at: place.position)
         case .noSpace:
             // a later Storage would take the leases of a worker back that it doesn't know (P5)
             deferred.removeAll { if case .worker(id, _) = $0 { true } else { false } }

@@ -95,7 +95,7 @@ package struct TaskFold {
         case .requeue: apply(try StoredRequeue(from: &reader), at: place)
         case .release: apply(try StoredRelease(from: &reader), at: place)
         case .stale: apply(try StoredStale(from: &reader))
-        case .worker: apply(try StoredWorker(from: &reader))
+        case .worker: apply(try StoredWorker(from: &reader), at: place.position)
         case .carried: try apply(try StoredCarried(from: &reader), at: place, isCopy: isCopy)
         case .expire: apply(try StoredExpire(from: &reader), at: place)
         case nil: unknownRecords += 1
@@ -233,9 +233,9 @@ package struct TaskFold {
         latest = max(latest, stale.at)
     }
 
-    mutating func apply(_ worker: StoredWorker) {
+    mutating func apply(_ worker: StoredWorker, at place: RecordPosition) {
         latest = max(latest, worker.at)
-        workers.set(worker.process, of: worker.id)
+        workers.set(worker.process, of: worker.id, at: place)
     }
 
     /// Forgets a task, and with the last one that speaks of a worker that worker; the number is given

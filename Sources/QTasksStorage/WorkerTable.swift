@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+package import AppendLog
 import QTasksModel
 import QTasksWire
 
@@ -32,6 +33,9 @@ package struct WorkerTable: Equatable {
     }
 
     private(set) var workers: [Worker?] = []
+    /// Where the record lies that tells of a worker, by number; after an opening known only of those that
+    /// were read. Not part of what the log says: compaction moves it.
+    private var places: [RecordPosition] = []
     private var numbers: [WorkerID: Number] = [:]
     private var free: [Number] = []
     // Leases come in runs for one worker.
@@ -82,8 +86,16 @@ package struct WorkerTable: Equatable {
         workers[Int(number)]?.hasEnded = true
     }
 
-    mutating func set(_ process: WorkerProcess, of id: WorkerID) {
+    /// Which process a worker is.
+    ///
+    /// - Parameter place: Where the record lies that says so, if that is known.
+    mutating func set(
+        _ process: WorkerProcess,
+        of id: WorkerID,
+        at place: RecordPosition = .none
+    ) {
         let number = number(of: id)
+        places[Int(number)] = place
         workers[Int(number)]?.process = process
         workers[Int(number)]?.hasEnded = false
         guard self[number].tasks == 0 else { return }
@@ -97,10 +109,20 @@ package struct WorkerTable: Equatable {
         numbers[id].flatMap { workers[Int($0)]?.process }
     }
 
-    /// Whether this is who the worker is, and its process may still be there.
-    func isCurrent(_ process: WorkerProcess, of id: WorkerID) -> Bool {
+    /// Whether a record at this place has to go on when its segment does: it tells who a worker is whose
+    /// process may still be there.
+    ///
+    /// Of several that tell the same one is enough: a compaction that was broken off leaves its copies
+    /// beside what they stand for, and if each were copied again they would double every time.
+    func isNeeded(_ process: WorkerProcess, of id: WorkerID, at place: RecordPosition) -> Bool {
         guard let number = numbers[id], let worker = workers[Int(number)] else { return false }
-        return worker.process == process && !worker.hasEnded
+        return worker.process == process && !worker.hasEnded && places[Int(number)] <= place
+    }
+
+    /// A worker's record was carried forward.
+    mutating func moved(_ id: WorkerID, to place: RecordPosition) {
+        guard let number = numbers[id] else { return }
+        places[Int(number)] = place
     }
 
     package static func == (left: Self, right: Self) -> Bool { left.workers == right.workers }
@@ -114,8 +136,12 @@ package struct WorkerTable: Equatable {
 
     private mutating func add(_ id: WorkerID) -> Number {
         let number = free.popLast() ?? Number(workers.count)
-        if Int(number) == workers.count { workers.append(nil) }
+        if Int(number) == workers.count {
+            workers.append(nil)
+            places.append(.none)
+        }
         workers[Int(number)] = Worker(id: id)
+        places[Int(number)] = .none
         numbers[id] = number
         joinIdle(number)
         return number

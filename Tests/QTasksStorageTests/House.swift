@@ -47,8 +47,9 @@ final class CountedLog: OverheardLog {
 
 /// A store on a simulated disk and its keeper, one step at a time: nobody works for the log unless told to.
 final class House {
-    let disk = SimulatedDisk(seed: 5)
-    let log: CountedLog
+    private(set) var disk = SimulatedDisk(seed: 5)
+    private let open: (SimulatedDisk) throws -> OpenedStore
+    private(set) var log: CountedLog
     var state: StorageState
     private(set) var keeper: StorageKeeper
     private(set) var now = Now(
@@ -80,16 +81,34 @@ final class House {
             zeroFillChunkBytes: 4 << 10
         )
         options.quotaBytes = quota
-        let store = try OpenedStore(
-            Bench.settings(config),
-            options: options,
-            keeping: keeping,
-            now: now,
-            files: disk,
-            driver: .manual
-        )
+        let (opening, start) = (options, now)
+        open = { disk in
+            try OpenedStore(
+                Bench.settings(config),
+                options: opening,
+                keeping: keeping,
+                now: start,
+                files: disk,
+                driver: .manual
+            )
+        }
+        let store = try open(disk)
         log = CountedLog(store.log)
         (state, keeper) = (store.state, store.keeper)
+        meetBroker()
+    }
+
+    /// Storage is killed and starts again; what it had written is there.
+    func reopen() throws {
+        try commit()
+        disk = disk.copy()
+        let store = try open(disk)
+        log = CountedLog(store.log)
+        (state, keeper) = (store.state, store.keeper)
+        meetBroker()
+    }
+
+    private func meetBroker() {
         state.brokerSession(incarnation: log.incarnation, globalConfigPid: 0)
         _ = state.flush()
     }

@@ -210,6 +210,31 @@ struct `A compaction` {
         #expect(house.log.kept.isCompacting && Self.first(house) == 2)
     }
 
+    @Test func `comes to an end where all that is left are workers that live (P8)`() throws {
+        let house = try House(keeping())
+        house.learnWorkers(200)
+        try Self.forget(300, in: house)
+        #expect(Self.first(house) > 1 && house.state.tasks.index.count == 0)
+    }
+
+    @Test func `that is broken off again and again leaves one record of a worker`() throws {
+        let house = try House(keeping())
+        house.learnWorkers(30)
+        try house.add(200)
+        for _ in 0..<4 {
+            house.propose(.compact(number: 8))
+            while house.log.carried < 40 {
+                try house.commit()
+                house.keepLog()
+                house.step(looks: 0)
+            }
+            try house.reopen()
+        }
+        house.propose(.compact(number: 8))
+        try house.settle()
+        #expect(house.log.carried <= 230)
+    }
+
     /// Many tasks and living workers, and at the end one task at a time, until that is so.
     private static func crowded(until isFull: (House) -> Bool) throws -> House {
         let house = try House(keeping(), zeroFillAhead: 8 << 10)
