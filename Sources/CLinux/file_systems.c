@@ -4,6 +4,8 @@
 #include "clinux.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <stddef.h>
 #include <sys/vfs.h>
 
 long clinux_file_system_type(const char *path) {
@@ -16,4 +18,10 @@ int clinux_write_out(int fd, int64_t offset, int64_t count) {
     return sync_file_range(fd, offset, count,
                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
                                SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
+int clinux_wait_readable(int fd, int64_t nanoseconds) {
+    struct pollfd item = {.fd = fd, .events = POLLIN};
+    struct timespec time = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    return ppoll(&item, 1, &time, NULL);
 }

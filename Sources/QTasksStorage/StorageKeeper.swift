@@ -41,7 +41,9 @@ package struct StorageKeeper {
 
     /// So many bytes that are on their way to the disk are enough for a compaction to wait: whoever waits
     /// for a sync waits for them too.
-    private static let bytesUnderWay = 512 << 10
+    private static let bytesUnderWay = 32 << 10
+    /// Where room is short, whoever adds a task waits for the compaction itself.
+    private static let bytesUnderWayInNeed = 512 << 10
 
     /// Where room is short, that much is worth copying all that is alive.
     private static let bytesWorthwhile = 1 << 20
@@ -262,8 +264,12 @@ package struct StorageKeeper {
             guard damage == nil, isWorthCompacting(state, log.kept), log.kept.beginCompaction()
             else { return .idle }
         }
+        let isNeeded = log.kept.isAlmostFull
+        // one thing at a time: each takes of the disk what whoever waits for a sync then lacks
+        if log.kept.isWritingCheckpoint, !isNeeded { return .waiting }
+        let most = isNeeded ? Self.bytesUnderWayInNeed : Self.bytesUnderWay
         while true {
-            if log.kept.bytesNotDurable > Self.bytesUnderWay {
+            if log.kept.bytesNotDurable > most {
                 log.kept.submit(sync: true)
                 return .waiting
             }

@@ -1,6 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
-package import AppendLog
+import AppendLog
 import QTasksModel
 import QTasksWire
 
@@ -33,8 +33,9 @@ package struct WorkerTable: Equatable {
     }
 
     private(set) var workers: [Worker?] = []
-    /// Where the record lies that tells of a worker, by number; after an opening known only of those that
-    /// were read. Not part of what the log says: compaction moves it.
+    /// Where the record lies that tells of a worker, by number.
+    ///
+    /// After an opening known only of those that were read. Not part of what the log says: compaction moves it.
     private var places: [RecordPosition] = []
     private var numbers: [WorkerID: Number] = [:]
     private var free: [Number] = []
@@ -88,7 +89,10 @@ package struct WorkerTable: Equatable {
 
     /// Which process a worker is.
     ///
-    /// - Parameter place: Where the record lies that says so, if that is known.
+    /// - Parameters:
+    ///   - process: The process.
+    ///   - id: The worker.
+    ///   - place: Where the record lies that says so, if that is known.
     mutating func set(
         _ process: WorkerProcess,
         of id: WorkerID,

@@ -79,6 +79,9 @@ long clinux_file_system_type(const char *path);
 /// nothing is durable by it.
 int clinux_write_out(int fd, int64_t offset, int64_t count);
 
+/// ppoll(2): waits until `fd` can be read, `nanoseconds` at most. 1: it can; 0: it can't yet; -1: see errno.
+int clinux_wait_readable(int fd, int64_t nanoseconds);
+
 /// From now on `signal` writes its number, one byte, to `fd`, in whichever thread it arrives; system
 /// calls go on (SA_RESTART). `fd` should not block: what finds it full is dropped. See sigaction(2).
 int clinux_catch_signal(int signal, int fd);

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
+import CLinux
 import Glibc
 import QTasks
 import QTasksProcess
@@ -167,8 +168,7 @@ struct AppendRows {
 
 extension Doorbell {
     /// Sleeps until it rings, a while at most.
-    func wait(milliseconds: Int32 = 1000) {
-        var item = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        if poll(&item, 1, milliseconds) > 0 { clear() }
+    func wait(nanoseconds: Int = 1_000_000_000) {
+        if clinux_wait_readable(descriptor, Int64(nanoseconds)) > 0 { clear() }
     }
 }

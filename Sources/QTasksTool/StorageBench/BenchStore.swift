@@ -145,9 +145,9 @@ final class BenchStore {
         log.submit(sync: wantsSync)
     }
 
-    /// Sleeps until the log has got further, a millisecond at most.
-    func wait() {
-        bell.wait(milliseconds: 1)
+    /// Sleeps until the log has got further, a millisecond at most, and no longer than `nanoseconds`.
+    func wait(atMost nanoseconds: UInt64 = 1_000_000) {
+        bell.wait(nanoseconds: Int(min(nanoseconds, 1_000_000)))
     }
 
     /// Waits while the disk is further behind than a system would let it.

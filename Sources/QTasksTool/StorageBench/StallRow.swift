@@ -61,14 +61,15 @@ struct StallRow {
                     monotonic: begin.monotonic + batch * 1_000_000_000
                 )
             }
-            let (pace, time) = try store.turn()
-            if pace != .idle { steps.append(Double(time) / 1e6) }
+            let (pace, length) = try store.turn()
+            if pace != .idle { steps.append(Double(length) / 1e6) }
             let durable = store.log.watermarks().durable
             while let first = waiting.first, first.sequence <= durable {
                 acknowledgements.append(Double(Stopwatch.now() - first.due) / 1e6)
                 waiting.removeFirst()
             }
-            if pace != .soon, Stopwatch.now() < start + batch * Self.pace { store.wait() }
+            let (time, next) = (Stopwatch.now(), start + batch * Self.pace)
+            if pace != .soon, time < next { store.wait(atMost: next - time) }
         }
         syncs += try syncTimes()
         syncs.sort()
