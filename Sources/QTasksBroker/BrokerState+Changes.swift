@@ -122,7 +122,7 @@ extension BrokerState {
             leases[$0]?.task.place == placement.place
         }
         guard !isAskedFor else { return }
-        let lane = lane(Lane.Key(queue: placement.queue, name: placement.name))
+        let lane = lane(of: placement)
         if due > timedUpTo {
             withdrawnTimes[placement.place.sequence] = due
             lanes.addScheduled(-1, to: lane)
@@ -143,7 +143,7 @@ extension BrokerState {
     }
 
     private mutating func putBack(_ placement: Placement) {
-        let lane = lane(Lane.Key(queue: placement.queue, name: placement.name))
+        let lane = lane(of: placement)
         lanes.putBack(QueuedTask(placement), to: lane)
     }
 

@@ -80,6 +80,7 @@ extension BrokerState {
             let topic = try reader.text("topic")
             inspect(topic, number: header.number, session: session)
         case .compact: compact(number: header.number, session: session)
+        case .queue: try queue(header.number, &reader, session)
         case .cancel: try change(.cancel, header.number, &reader, session)
         case .requeue: try change(.requeue, header.number, &reader, session)
         case .restart:
@@ -171,7 +172,25 @@ extension BrokerState {
         } catch {
             return Refusal(.badOption, "\(error)")
         }
-        return overload(session, message)
+        if let key = EnvelopeOptions.key(in: envelope.options),
+            !TaskSubmission.keyBytes.contains(key.count)
+        {
+            return Refusal(
+                .badOption,
+                "a key has 1 to \(TaskSubmission.keyBytes.upperBound) bytes"
+            )
+        }
+        return overload(session, message) ?? overload(envelope)
+    }
+
+    private func overload(_ envelope: Envelope) -> Refusal? {
+        guard lanes.limitsQueues else { return nil }
+        let queue = queueName(envelope)
+        guard let most = lanes.mostQueued(in: queue) else { return nil }
+        return Refusal(
+            .overloaded,
+            "\(most) tasks wait in the queue '\(queue)', which is its limit (queue limit --max-queued)"
+        )
     }
 
     private func overload(_ session: Session, _ message: AddMessage) -> Refusal? {
@@ -272,10 +291,18 @@ extension BrokerState {
     }
 
     mutating func lane(of envelope: Envelope) -> Lanes.Number {
-        let queue =
-            envelope.queue.isEmpty
+        lane(
+            Lane.Key(
+                queue: queueName(envelope),
+                name: String(decoding: envelope.name, as: UTF8.self),
+                key: EnvelopeOptions.key(in: envelope.options).map { Array($0) } ?? []
+            )
+        )
+    }
+
+    private func queueName(_ envelope: Envelope) -> String {
+        envelope.queue.isEmpty
             ? TaskName.defaultQueue : String(decoding: envelope.queue, as: UTF8.self)
-        return lane(Lane.Key(queue: queue, name: String(decoding: envelope.name, as: UTF8.self)))
     }
 
     func deadline(after milliseconds: UInt32) -> UInt64? {

@@ -13,26 +13,20 @@ extension BrokerState {
     private static let lanesKept = 1000
 
     /// The lane with this key, opened where there is none.
-    mutating func lane(_ key: Lane.Key) -> Lanes.Number {
-        let (number, isNew) = lanes.number(for: key)
-        guard isNew else { return number }
-        lanesOfName[key.name, default: []].append(number)
-        for worker in roster.all where roster[worker].names.contains(key.name) {
-            roster[worker].lanes.append(number)
-            lanes.addWorkers(1, to: number)
-        }
-        return number
+    mutating func lane(_ key: Lane.Key) -> Lanes.Number { lanes.number(for: key) }
+
+    mutating func lane(of placement: Placement) -> Lanes.Number {
+        lane(Lane.Key(queue: placement.queue, name: placement.name, key: placement.key))
     }
 
     /// Closes a lane that holds nothing, so that names nobody uses any more cost nothing.
     mutating func closeIfUnused(_ number: Lanes.Number) {
         // one that workers know is kept, unless somebody makes up queues without end
-        guard lanes[number].workers == 0 || lanes.count > Self.lanesKept else { return }
-        let key = lanes[number].key
-        guard lanes.closeIfUnused(number) else { return }
-        lanesOfName[key.name]?.removeAll { $0 == number }
-        if lanesOfName[key.name]?.isEmpty == true { lanesOfName[key.name] = nil }
-        for worker in roster.all { roster[worker].lanes.removeAll { $0 == number } }
+        guard
+            lanes.workers(of: number) == 0 || lanes.count > Self.lanesKept
+                || lanes[number].group != nil
+        else { return }
+        _ = lanes.closeIfUnused(number)
     }
 
     // MARK: Leasing
@@ -46,8 +40,10 @@ extension BrokerState {
     /// A worker that has credit has nothing waiting in its lanes: each event that brings credit or
     /// tasks ends with ``dispatchWaiting()``.
     mutating func workerForNewTask(in lane: Lanes.Number) -> Roster.Number? {
-        guard mayLease, lanes.unanswered == 0, lanes.suspectsWaiting == 0 else { return nil }
-        return roster.findWorker(for: lane, except: suspectHolder)
+        guard mayLease, lanes.isNext(lane),
+            lanes.suspectsWaiting == 0 || lanes.bestSuspect(except: []) == nil
+        else { return nil }
+        return roster.findWorker(of: lanes[lane].kinds, except: suspectHolder)
     }
 
     /// Takes a lease's number and the worker's credit for it.
@@ -62,7 +58,7 @@ extension BrokerState {
         let lease = Lease(incarnation: storage.incarnation, counter: leaseCounter)
         roster[worker].reserved += 1
         if isSuspect { roster[worker].isExclusive = true }
-        lanes.addLeased(1, to: lane)
+        lanes.beginLease(in: lane, isStart: true)
         leases[lease] = LeaseEntry(
             task: task,
             id: id,
@@ -90,25 +86,15 @@ extension BrokerState {
     /// other has a free slot.
     private mutating func fill(_ worker: Roster.Number) {
         while roster[worker].credit > 0, !roster[worker].isExclusive {
-            guard let lane = bestLane(for: worker) else { return }
+            guard let lane = roster[worker].kind.flatMap({ lanes.best(for: $0) }) else { return }
             var target = worker
             if !roster[worker].hasFreeSlot {
-                target = roster.findWorker(for: lane, except: suspectHolder) ?? worker
+                target =
+                    roster.findWorker(of: lanes[lane].kinds, except: suspectHolder) ?? worker
             }
             guard let task = lanes.popHead(of: lane, isSuspect: false) else { return }
             lease(task, isSuspect: false, lane: lane, to: target)
         }
-    }
-
-    // by number: lent an entry of its own, all of the state would be copied first
-    private func bestLane(for worker: Roster.Number) -> Lanes.Number? {
-        var best: (task: QueuedTask, lane: Lanes.Number)?
-        for lane in roster[worker].lanes {
-            guard let head = lanes.head(of: lane) else { continue }
-            if let found = best, found.task < head { continue }
-            best = (head, lane)
-        }
-        return best?.lane
     }
 
     private mutating func lease(
@@ -139,29 +125,21 @@ extension BrokerState {
             suspectHolder = nil
         }
         var stuck: Set<Lanes.Number> = []
-        while let lane = bestSuspectLane(except: stuck) {
-            guard let worker = roster.findEmptyWorker(for: lane),
+        while let lane = lanes.bestSuspect(except: stuck) {
+            guard let worker = roster.findEmptyWorker(of: lanes[lane].kinds),
                 let task = lanes.popHead(of: lane, isSuspect: true)
             else {
-                if suspectHolder == nil { suspectHolder = roster.findLeastLoaded(for: lane) }
+                if suspectHolder == nil {
+                    suspectHolder = roster.findLeastLoaded(of: lanes[lane].kinds)
+                }
                 stuck.insert(lane)
                 continue
             }
             if worker == suspectHolder { suspectHolder = nil }
             self.lease(task, isSuspect: true, lane: lane, to: worker)
         }
-        if lanes.suspectsWaiting == 0 { suspectHolder = nil }
-    }
-
-    /// The lane whose first suspect goes before those of all others.
-    private func bestSuspectLane(except stuck: Set<Lanes.Number>) -> Lanes.Number? {
-        var best: (task: QueuedTask, lane: Lanes.Number)?
-        for (number, lane) in lanes.open where !stuck.contains(number) {
-            guard let head = lane.suspects.min else { continue }
-            if let found = best, found.task < head { continue }
-            best = (head, number)
-        }
-        return best?.lane
+        // what a limit holds back needs nobody kept free for it
+        if stuck.isEmpty { suspectHolder = nil }
     }
 
     // MARK: A lease's way
@@ -198,7 +176,7 @@ extension BrokerState {
     /// Forgets a lease and gives back what it held.
     mutating func end(_ lease: Lease) -> LeaseEntry? {
         guard let entry = leases.removeValue(forKey: lease) else { return nil }
-        lanes.addLeased(-1, to: entry.lane)
+        lanes.endLease(in: entry.lane)
         defer { checkDrained() }
         guard let worker = roster.number(of: entry.worker) else { return entry }
         if roster[worker].leases.remove(lease) == nil, !entry.isHeld,

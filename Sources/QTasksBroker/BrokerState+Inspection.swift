@@ -136,7 +136,7 @@ extension BrokerState {
         var sums: [String: [UInt64]] = [:]
         for count in counts { add(count.byStatus, to: &sums[count.queue]) }
         var unroutable: [String: Int] = [:]
-        for (_, lane) in lanes.open where lane.workers == 0 {
+        for (number, lane) in lanes.open where lanes.workers(of: number) == 0 {
             unroutable[lane.key.queue, default: 0] += lane.waiting
             if sums[lane.key.queue] == nil { sums[lane.key.queue] = [] }
         }

@@ -95,7 +95,7 @@ extension BrokerState {
         }
         var reader = WireReader(record)
         guard var decoded = try? TaskRecord(from: &reader) else { return body(record, &self) }
-        if isQueued { decoded.isUnroutable = lanesOfName[decoded.name].map(isUnroutable) ?? true }
+        if isQueued { decoded.isUnroutable = !lanes.hasWorker(for: decoded.name) }
         var rendered: [UInt8]
         if options.contains(.json) {
             rendered = decoded.json
@@ -105,9 +105,5 @@ extension BrokerState {
             rendered = writer.take()
         }
         rendered.withUnsafeBytes { body($0, &self) }
-    }
-
-    private func isUnroutable(_ numbers: [Lanes.Number]) -> Bool {
-        numbers.allSatisfy { lanes[$0].workers == 0 }
     }
 }

@@ -228,7 +228,8 @@ extension BrokerState {
     private mutating func sayWhatIsLeft() {
         guard !starterView.hasSaidWhatIsLeft, roster.count > 0 else { return }
         let stuck = lanes.open.filter { $0.lane.waiting > 0 }
-        guard stuck.allSatisfy({ $0.lane.workers == 0 }) else { return }
+        guard stuck.allSatisfy({ lanes.workers(of: $0.number) == 0 || lanes.isPaused($0.number) })
+        else { return }
         starterView.hasSaidWhatIsLeft = true
         let names = Set(stuck.map(\.lane.key.name)).sorted().prefix(10).joined(separator: ", ")
         notice(

@@ -67,6 +67,7 @@ extension BrokerState {
         }
         refuseCompactions(storageRefusal)
         refuseChanges(storageRefusal)
+        refuseQueueChanges(storageRefusal)
         for session in waitingClients { clients.send(welcome, to: session) }
         waitingClients = []
     }
@@ -97,7 +98,7 @@ extension BrokerState {
         storage.durable = 0
         for worker in roster.all {
             roster[worker].reserved = 0
-            roster[worker].lanes = []
+            roster[worker].kind = nil
         }
         // a lease that was never sent is Storage's alone to know; the snapshot tells
         let known = leases.filter { $0.value.isHeld || $0.value.release != nil }
@@ -105,8 +106,7 @@ extension BrokerState {
         storage.former.merge(known) { _, newer in newer }
         leases = [:]
         storageLeases = [:]
-        lanes.removeAll()
-        lanesOfName = [:]
+        lanes.removeAll(knowsPast: opened.incarnation == 1 && leases.isEmpty)
         scheduled = Heap()
         withdrawnTimes = [:]
         suspectHolder = nil
@@ -116,11 +116,16 @@ extension BrokerState {
         guard storage.isOpening else { return }
         switch item {
         case .queued(let run):
-            lanes.push(run, to: lane(Lane.Key(queue: run.queue, name: run.name)))
+
+            lanes.push(
+                run,
+                to: lane(Lane.Key(queue: run.queue, name: run.name, key: run.key))
+            )
         case .scheduled(let placement, let due): schedule(placement, due)
         case .running(let placement, let id, let lease, let worker):
             restore(placement, id, lease, worker)
         case .worker(let id, let process): storage.processes[id] = process
+        case .queue(let queue, let rules): lanes.set(rules, of: queue)
         case .end: snapshotEnded()
         }
     }
@@ -141,7 +146,7 @@ extension BrokerState {
         _ worker: WorkerID
     ) {
         let lane = lane(of: placement)
-        lanes.addLeased(1, to: lane)
+        lanes.beginLease(in: lane, isStart: false)
         let former = storage.former.removeValue(forKey: lease)
         leases[lease] = LeaseEntry(
             task: QueuedTask(placement),
@@ -193,8 +198,9 @@ extension BrokerState {
         storage.processes = [:]
         restoreFormerLeases()
         for worker in roster.all {
-            roster[worker].lanes = roster[worker].names.flatMap { lanesOfName[$0] ?? [] }
-            for lane in roster[worker].lanes { lanes.addWorkers(1, to: lane) }
+            if roster[worker].sessionNumber > 0 {
+                roster[worker].kind = lanes.join(roster[worker].names)
+            }
             roster[worker].isExclusive = roster[worker].leases.contains {
                 leases[$0]?.isSuspect == true
             }
@@ -249,6 +255,7 @@ extension BrokerState {
         for number in clients.counts.keys { propose(.count(number: number)) }
         for number in clients.compactions.keys { propose(.compact(number: number)) }
         proposeChangesAgain()
+        proposeQueueChangesAgain()
         for id in clients.awaitedTasks { propose(.watch(id: id)) }
     }
 
@@ -257,10 +264,6 @@ extension BrokerState {
             preconditionFailure("an envelope that was taken reads the same again")
         }
         return lane(of: envelope)
-    }
-
-    private mutating func lane(of placement: Placement) -> Lanes.Number {
-        lane(Lane.Key(queue: placement.queue, name: placement.name))
     }
 
     // MARK: Verdicts
@@ -302,6 +305,7 @@ extension BrokerState {
         case .compacted(let number, let result): compacted(number, result)
         case .notCompacted(let number, let refusal): notCompacted(number, refusal)
         case .changed(let number, let verdict): changed(number, verdict)
+        case .queue(let number, let queue, let verdict): queueChanged(number, queue, verdict)
         }
     }
 

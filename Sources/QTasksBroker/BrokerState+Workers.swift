@@ -161,7 +161,7 @@ extension BrokerState {
     }
 
     private mutating func describe(_ worker: Roster.Number, _ hello: Hello) {
-        for lane in roster[worker].lanes { lanes.addWorkers(-1, to: lane) }
+        if let kind = roster[worker].kind { lanes.leave(kind) }
         roster[worker].process = hello.process
         roster[worker].parentPid = hello.parentPid
         roster[worker].slots = Int(hello.slots)
@@ -174,8 +174,7 @@ extension BrokerState {
         limits.removeAll(of: hello.worker)
         roster[worker].lingering = []
         roster[worker].unreadable = 0
-        roster[worker].lanes = roster[worker].names.flatMap { lanesOfName[$0] ?? [] }
-        for lane in roster[worker].lanes { lanes.addWorkers(1, to: lane) }
+        roster[worker].kind = lanes.join(roster[worker].names)
     }
 
     /// Compares what the worker holds with what the log says (H1, H2).
@@ -265,7 +264,7 @@ extension BrokerState {
         let cause: ReleaseCause =
             entry.wasKilledByUs
             ? .drain : entry.wasEndedForLimit ? .neighbour : isSeen ? .death : .goneBefore
-        for lane in entry.lanes { lanes.addWorkers(-1, to: lane) }
+        if let kind = entry.kind { lanes.leave(kind) }
         if suspectHolder == number { suspectHolder = nil }
         parcels[number] = nil
         roster.remove(number)

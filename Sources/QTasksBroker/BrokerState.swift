@@ -47,7 +47,6 @@ package struct BrokerState {
 
     // Tasks.
     var lanes = Lanes()
-    var lanesOfName: [String: [Lanes.Number]] = [:]
     var leases: [Lease: LeaseEntry] = [:]
     var leaseCounter: UInt32 = 0
     /// Proposed leases on queued tasks, by proposal.
@@ -81,7 +80,9 @@ package struct BrokerState {
     var stopping = Stopping.no
 
     /// The latest time a core heard of.
-    var now = Now(wall: Timestamp(nanoseconds: 0), monotonic: 0)
+    var now = Now(wall: Timestamp(nanoseconds: 0), monotonic: 0) {
+        didSet { lanes.now = now.monotonic }
+    }
 
     package init(settings: Settings) {
         self.settings = settings
@@ -106,14 +107,18 @@ package struct BrokerState {
     /// When ``timer(now:)`` wants to be called, in nanoseconds of `CLOCK_BOOTTIME`; `nil` while nothing
     /// is awaited (P8).
     package var nextDeadline: UInt64? {
-        [scheduled.min?.due, clients.nextDeadline, stopping.deadline, limits.next]
-            .compactMap { $0 }.min()
+        [
+            scheduled.min?.due, clients.nextDeadline, stopping.deadline, limits.next,
+            lanes.nextAlarm,
+        ]
+        .compactMap { $0 }.min()
     }
 
     /// Time has come to something: delayed tasks, waits, the end of a drain.
     package mutating func timer(now: Now) {
         self.now = now
         queueDue()
+        lanes.ring()
         endOverdue()
         for wait in clients.takeOverdueWaits(now: now.monotonic) { answerOverdue(wait) }
         drainTimer()

@@ -90,6 +90,9 @@ struct ClientTable {
     /// Cancels and requeues, by proposal.
     var changes: [UInt64: PendingChange] = [:]
 
+    /// Changes of queues' rules, by proposal.
+    var queueChanges: [UInt64: PendingQueueChange] = [:]
+
     /// Compactions that may be asked for at once, by all sessions.
     static let compactionsMax = 1000
 
@@ -495,7 +498,8 @@ extension ClientTable {
 extension ClientTable {
     /// No client waits for an answer or for the end of a task.
     var isOwedNothing: Bool {
-        adds.isEmpty && changes.isEmpty && waits.isEmpty && reads.isEmpty && inOrder.isEmpty
+        adds.isEmpty && changes.isEmpty && queueChanges.isEmpty && waits.isEmpty && reads.isEmpty
+            && inOrder.isEmpty
             && outOfOrder.isEmpty
     }
 }

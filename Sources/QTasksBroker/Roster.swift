@@ -25,8 +25,8 @@ struct WorkerEntry {
     var slots = 0
     var names: Set<String> = []
 
-    /// The lanes whose tasks it can run.
-    var lanes: [Lanes.Number] = []
+    /// What it can run, with all others that can run the same; `nil` until it has said.
+    var kind: Lanes.KindNumber?
 
     /// How many tasks it is ready to have been sent in this session.
     var window: UInt64 = 0
@@ -84,6 +84,8 @@ struct WorkerEntry {
     }
 
     var isEmpty: Bool { leases.isEmpty && reserved == 0 && lingering.isEmpty }
+
+    func isOne(of kinds: [Lanes.KindNumber]) -> Bool { kind.map(kinds.contains) ?? false }
 
     /// Fewer than its slots are taken: what it is sent starts at once.
     var hasFreeSlot: Bool { leases.count + reserved < slots }
@@ -169,14 +171,14 @@ struct Roster {
         self[number].session = nil
     }
 
-    /// A worker with credit that can run this lane's tasks: one with a free slot before one that
+    /// A worker of these kinds with credit: one with a free slot before one that
     /// would only keep the task in its buffer, in turn among equals.
-    mutating func findWorker(for lane: Lanes.Number, except held: Number?) -> Number? {
+    mutating func findWorker(of kinds: [Lanes.KindNumber], except held: Number?) -> Number? {
         var buffering: Number?
         for step in 0..<entries.count {
             let number = (turn + step) % entries.count
             guard number != held, let entry = entries[number], entry.credit > 0,
-                !entry.isExclusive, entry.lanes.contains(lane)
+                !entry.isExclusive, entry.isOne(of: kinds)
             else { continue }
             if entry.hasFreeSlot {
                 turn = number + 1
@@ -188,19 +190,19 @@ struct Roster {
         return buffering
     }
 
-    /// A worker that holds nothing and can run this lane's tasks.
-    func findEmptyWorker(for lane: Lanes.Number) -> Number? {
+    /// A worker of these kinds that holds nothing.
+    func findEmptyWorker(of kinds: [Lanes.KindNumber]) -> Number? {
         entries.indices.first { number in
             guard let entry = entries[number] else { return false }
-            return entry.isEmpty && entry.credit > 0 && entry.lanes.contains(lane)
+            return entry.isEmpty && entry.credit > 0 && entry.isOne(of: kinds)
         }
     }
 
     /// The worker that will be empty soonest, as far as one can tell.
-    func findLeastLoaded(for lane: Lanes.Number) -> Number? {
+    func findLeastLoaded(of kinds: [Lanes.KindNumber]) -> Number? {
         all.filter { number in
             let entry = self[number]
-            return entry.session != nil && !entry.isLeaving && entry.lanes.contains(lane)
+            return entry.session != nil && !entry.isLeaving && entry.isOne(of: kinds)
         }
         .min { self[$0].leases.count < self[$1].leases.count }
     }

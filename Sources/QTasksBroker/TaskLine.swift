@@ -7,61 +7,72 @@ import QTasksWire
 /// Tasks that wait, in the order in which they are leased (P6).
 ///
 /// ```
-///  runs, by priority   7: [100 101 104 | 110 111 ...]     late: {98, 3}
-///                      0: [  5   9  13 ...]
+///  levels, by priority   7: run [100 101 104 | 110 111 ...]  late {98, 3}
+///                        0: run [  5   9  13 ...]            late {}
 /// ```
 ///
 /// Nearly all come in the order of their adds: each priority has them in a run, 8 bytes a task. Those
-/// that come back at a place before the run's end (a retry, a release) go into a heap beside the runs,
+/// that come back at a place before the run's end (a retry, a release) go into a heap beside it,
 /// 16 bytes each. Nothing takes longer than the heap's logarithm, but for the first task of a
-/// priority, which moves the runs of higher ones aside; and growing a run copies nothing.
+/// priority, which moves the levels of higher ones aside; and growing a run copies nothing. With ageing
+/// the first task is looked for among those of all priorities.
 struct TaskLine {
     /// By priority, the highest last; none is empty.
-    private var runs: [TaskRun] = []
-    private var late = Heap<QueuedTask>()
+    private var levels: [TaskLevel] = []
 
-    /// Sequences of tasks that were withdrawn and lie behind the first one still; the first never is
-    /// such a one.
+    /// Sequences of tasks that were withdrawn and lie behind the first one of their level still; the first
+    /// never is such a one.
     private var withdrawn: Set<UInt64> = []
 
     private(set) var count = 0
 
+    /// See `QueueRules.ageing`.
+    var ageing: UInt32?
+
     var isEmpty: Bool { count == 0 }
 
     /// The task that is leased next.
-    var first: QueuedTask? {
-        guard let last = runs.indices.last else { return late.min }
-        let head = runs[last].first
-        guard let late = late.min, late < head else { return head }
-        return late
+    var first: QueuedTask? { nextLevel.map { levels[$0].first } }
+
+    /// What decides between the first task and those of other lines.
+    var firstRank: LeaseRank? { first.map { LeaseRank($0, ageing: ageing) } }
+
+    private var nextLevel: Int? {
+        guard ageing != nil, levels.count > 1 else { return levels.indices.last }
+        return levels.indices.min {
+            LeaseRank(levels[$0].first, ageing: ageing)
+                < LeaseRank(levels[$1].first, ageing: ageing)
+        }
     }
 
     mutating func insert(_ task: QueuedTask) {
         count += 1
-        let index = runIndex(for: task.priority)
-        if index == runs.count || runs[index].priority != task.priority {
-            runs.insert(TaskRun(task), at: index)
-        } else if runs[index].newest < task.sequence {
-            runs[index].append(task)
+        let index = levelIndex(for: task.priority)
+        if index == levels.count || levels[index].priority != task.priority {
+            levels.insert(TaskLevel(task), at: index)
         } else {
-            late.insert(task)
+            levels[index].insert(task)
         }
     }
 
     /// Takes out the task that is leased next.
     mutating func removeFirst() -> QueuedTask? {
-        guard let first else { return nil }
+        guard let index = nextLevel else { return nil }
         count -= 1
-        dropFirst(first)
-        dropWithdrawn()
+        let first = levels[index].first
+        dropFirst(of: index)
         return first
     }
 
     /// Takes out a task wherever it stands; in O(1), and its place once it has come to the front.
     mutating func withdraw(_ task: QueuedTask) {
         count -= 1
-        withdrawn.insert(task.sequence)
-        dropWithdrawn()
+        let index = levelIndex(for: task.priority)
+        guard levels[index].first == task else {
+            withdrawn.insert(task.sequence)
+            return
+        }
+        dropFirst(of: index)
     }
 
     /// Inserts a task that may have been withdrawn from here.
@@ -70,35 +81,92 @@ struct TaskLine {
         count += 1
     }
 
-    private mutating func dropWithdrawn() {
-        while !withdrawn.isEmpty, let first, withdrawn.remove(first.sequence) != nil {
-            dropFirst(first)
-        }
+    /// Drops a level's first task, what was withdrawn behind it, and the level where that was all.
+    private mutating func dropFirst(of index: Int) {
+        repeat {
+            guard levels[index].removeFirst() else {
+                levels.remove(at: index)
+                return
+            }
+        } while !withdrawn.isEmpty && withdrawn.remove(levels[index].first.sequence) != nil
     }
 
-    private mutating func dropFirst(_ first: QueuedTask) {
-        if let late = late.min, late == first {
-            self.late.removeMin()
-            return
-        }
-        let last = runs.count - 1
-        if runs[last].count == 1 {
-            runs.removeLast()
-        } else {
-            runs[last].removeFirst()
-        }
-    }
-
-    /// Where the run of that priority is, or belongs.
-    private func runIndex(for priority: Int16) -> Int {
+    /// Where the level of that priority is, or belongs.
+    private func levelIndex(for priority: Int16) -> Int {
         // most have one priority
-        if let last = runs.indices.last, runs[last].priority == priority { return last }
-        var (low, high) = (0, runs.count)
+        if let last = levels.indices.last, levels[last].priority == priority { return last }
+        var (low, high) = (0, levels.count)
         while low < high {
             let middle = (low + high) / 2
-            if runs[middle].priority < priority { low = middle + 1 } else { high = middle }
+            if levels[middle].priority < priority { low = middle + 1 } else { high = middle }
         }
         return low
+    }
+}
+
+/// Who goes first of tasks in different lines: the lower.
+struct LeaseRank: Comparable {
+    private let level: Int32
+    private let order: Int64
+
+    /// - Parameters:
+    ///   - task: The task.
+    ///   - ageing: How many later adds a level of priority is worth; `nil`: however many there are.
+    init(_ task: QueuedTask, ageing: UInt32?) {
+        let sequence = Int64(clamping: task.sequence)
+        guard let ageing else {
+            level = -Int32(task.priority)
+            order = sequence
+            return
+        }
+        level = 0
+        order = sequence - Int64(task.priority) * Int64(ageing)
+    }
+
+    static func < (left: Self, right: Self) -> Bool {
+        left.level != right.level ? left.level < right.level : left.order < right.order
+    }
+}
+
+/// Tasks of one priority, never none.
+private struct TaskLevel {
+    let priority: Int16
+    private var run: TaskRun?
+    private var late = Heap<QueuedTask>()
+
+    init(_ task: QueuedTask) {
+        priority = task.priority
+        run = TaskRun(task)
+    }
+
+    var first: QueuedTask {
+        guard let head = run?.first else {
+            guard let late = late.min else { preconditionFailure("a level is never empty") }
+            return late
+        }
+        guard let late = late.min, late < head else { return head }
+        return late
+    }
+
+    mutating func insert(_ task: QueuedTask) {
+        guard let newest = run?.newest else {
+            // what waits in the heap may come before or behind it
+            run = TaskRun(task)
+            return
+        }
+        if newest < task.sequence { run?.append(task) } else { late.insert(task) }
+    }
+
+    /// - Returns: Whether there are more.
+    mutating func removeFirst() -> Bool {
+        if let late = late.min, late == first {
+            self.late.removeMin()
+        } else if run?.count == 1 {
+            run = nil
+        } else {
+            run?.removeFirst()
+        }
+        return run != nil || !late.isEmpty
     }
 }
 

@@ -169,7 +169,7 @@ struct Ledger {
             case .requeue:
                 let requeue = try StoredRequeue(from: &reader)
                 try change(requeue.id, record) { try Self.requeue(&$0, requeue) }
-            case .stale, .worker: break
+            case .stale, .worker, .queue: break
             case .expire:
                 let expire = try StoredExpire(from: &reader)
                 guard let task = tasks.removeValue(forKey: expire.id), task.status.isFinal else {

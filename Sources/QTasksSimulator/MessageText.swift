@@ -52,6 +52,9 @@ struct MessageText {
                     return "REQUEUE \(name(requeue.id)) epoch \(requeue.epoch)"
                 case .stale: return "STALE \(text(try StoredStale(from: &reader).holding))"
                 case .worker: return "WORKER"
+                case .queue:
+                    let queue = try StoredQueue(from: &reader)
+                    return "QUEUE \(queue.queue): \(queue.rules)"
                 case .carried:
                     let carried = try StoredCarried(from: &reader)
                     let id = try Envelope(carried.add.envelope).id
@@ -170,6 +173,7 @@ struct MessageText {
         case .reader(let id, let isReader): return "worker \(id) reads \(isReader)"
         case .overdue(_, let holding, _): return "overdue \(text(holding))"
         case .change(_, let change, let id, _): return "\(change) \(name(id))"
+        case .queue(_, let message): return "queue \(message.queue)"
         }
     }
 
@@ -181,6 +185,7 @@ struct MessageText {
         case .running(let placement, let id, let lease, _):
             "running \(name(id)) as \(text(placement.place)) \(lease)"
         case .worker(_, let process): "worker pid \(process.pid)"
+        case .queue(let queue, let rules): "queue \(queue): \(rules)"
         case .end: "end"
         }
     }
@@ -205,6 +210,7 @@ struct MessageText {
         case .compacted: "compacted"
         case .notCompacted(_, let refusal): "not compacted \(refusal.code)"
         case .changed(_, let verdict): "changed \(verdict)"
+        case .queue(_, let queue, let verdict): "queue \(queue) \(verdict)"
         }
     }
 }

@@ -62,7 +62,7 @@ struct OrderWatch {
         case .running(let placement, _, let lease, _):
             _ = heard(placement, ledger)
             held.insert(lease)
-        case .worker, .end: break
+        case .worker, .queue, .end: break
         }
     }
 
@@ -105,7 +105,7 @@ struct OrderWatch {
             guard verdict == .committed, held.remove(holding.lease) != nil else { return }
             if status == .scheduled { known[holding.id]?.due = due }
         case .changed(_, let verdict): heard(verdict, ledger)
-        case .record, .final, .counts, .compacted, .notCompacted: break
+        case .record, .final, .counts, .compacted, .notCompacted, .queue: break
         }
     }
 
@@ -154,7 +154,8 @@ struct OrderWatch {
             known[id]?.waitsSince = nil
             known[id]?.due = nil
             return overtaken(by: entry.task, for: worker, canRun: canRun)
-        case .release, .watch, .read, .worker, .count, .compact, .reader, .change, .overdue:
+        case .release, .watch, .read, .worker, .count, .compact, .reader, .change, .overdue,
+            .queue:
             return nil
         }
     }

@@ -26,7 +26,7 @@ extension PlantedFault {
             case .scheduled(var placement, let due):
                 placement.place = place(for: placement.place, world)
                 item = .scheduled(placement, due: due)
-            case .running, .worker, .end: break
+            case .running, .worker, .queue, .end: break
             }
             item.write(to: &writer)
         }
@@ -53,7 +53,7 @@ extension PlantedFault {
         case .scheduled(var placement, let due):
             placement.place = truth(placement.place)
             return .scheduled(placement, due: due)
-        case .running, .worker, .end: return item
+        case .running, .worker, .queue, .end: return item
         }
     }
 

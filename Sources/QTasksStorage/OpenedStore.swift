@@ -116,7 +116,7 @@ extension StoredKind {
             guard (try? reader.raw(bytes, "due, interval and byte count")) != nil else {
                 return nil
             }
-        case .worker: return nil
+        case .worker, .queue: return nil
         }
         return try? reader.id("task ID")
     }

@@ -13,6 +13,7 @@ enum PendingVerdict {
     case record(number: UInt64, TaskIndex.Number, isWhole: Bool)
     case final(TaskIndex.Number)
     case changed(number: UInt64, ChangeVerdict)
+    case queue(number: UInt64, String, QueueRules)
 }
 
 /// Answers that wait for one watermark, in the order in which they were decided.

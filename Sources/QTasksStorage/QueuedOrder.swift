@@ -44,11 +44,12 @@ struct QueuedOrder {
     private var oldest = UInt64.max
     private var newest: UInt64 = 0
 
-    init(_ index: TaskIndex, lanes: Int) {
+    /// Those with a key are left out.
+    init(_ index: TaskIndex, keys: TaskKeys, lanes: Int) {
         lineOfLane = ContiguousArray(repeating: -1, count: lanes)
-        count(index)
+        count(index, keys)
         arrange()
-        fill(index)
+        fill(index, keys)
         for line in lines where !line.isInOrder { sort(line.start..<line.end, index) }
     }
 
@@ -69,9 +70,10 @@ struct QueuedOrder {
 
     // MARK: In two passes
 
-    private mutating func count(_ index: TaskIndex) {
-        index.forEachCore { _, core in
-            guard core.status == .new else { return }
+    private mutating func count(_ index: TaskIndex, _ keys: TaskKeys) {
+        let hasKeys = !keys.isEmpty
+        index.forEachCore { number, core in
+            guard core.status == .new, !hasKeys || keys.number(of: number) == nil else { return }
             let sequence = core.sequence
             let line = line(of: core)
             lines[line].end += 1
@@ -97,9 +99,10 @@ struct QueuedOrder {
         places = ContiguousArray(repeating: 0, count: start)
     }
 
-    private mutating func fill(_ index: TaskIndex) {
+    private mutating func fill(_ index: TaskIndex, _ keys: TaskKeys) {
+        let hasKeys = !keys.isEmpty
         index.forEachCore { number, core in
-            guard core.status == .new else { return }
+            guard core.status == .new, !hasKeys || keys.number(of: number) == nil else { return }
             let line = line(of: core)
             let place = fits ? core.sequence - oldest : 0
             places[lines[line].end] = place << 32 | UInt64(number)

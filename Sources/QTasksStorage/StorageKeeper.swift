@@ -70,6 +70,12 @@ package struct StorageKeeper {
         isCarried: true
     )
 
+    /// What a queue's record takes up at most.
+    private static let queueBytes = Log.bytesOnDisk(
+        payloadBytes: StoredQueue.bytesMax,
+        isCarried: true
+    )
+
     private let settings: Settings
     private var lastLook: Look?
     private var walk: CheckpointWalk?
@@ -336,10 +342,13 @@ package struct StorageKeeper {
         let isAlmostFull = log.isAlmostFull
         let first = isAlmostFull ? .max : base(log, state).firstSegment
         guard oldest.index < first else { return false }
-        // the table says nothing of what tells of workers: it is copied as well, and nothing gained by it
-        let workers = state.tasks.workers.count * Self.workerBytes
-        var alive = workers
-        var dead = -workers
+        // the table says nothing of what tells of workers and queues: it is copied as well, and nothing
+        // gained by it
+        let told =
+            state.tasks.workers.count * Self.workerBytes
+            + state.tasks.queues.entries.count * Self.queueBytes
+        var alive = told
+        var dead = -told
         for segment in log.segments {
             guard segment.index < first, let end = segment.end else { continue }
             let living = state.tasks.usage[segment.index]

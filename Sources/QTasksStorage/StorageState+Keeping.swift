@@ -127,6 +127,7 @@ extension StorageState {
         case .add, .carried: try carryTask(view, to: log)
         case .finish, .cancel: try carryResult(view, to: log)
         case .worker: try carryWorker(view, to: log)
+        case .queue: try carryQueue(view, to: log)
         case .lease, .release, .requeue, .stale, .expire: break
         case nil: _ = try carryAsItIs(view, to: log)
         }
@@ -191,7 +192,7 @@ extension StorageState {
         tasks.workers.moved(worker.id, to: try carryAsItIs(view, to: log))
     }
 
-    private func carryAsItIs(
+    func carryAsItIs(
         _ view: borrowing RecordView,
         to log: some KeptLog
     ) throws(AppendLogError) -> RecordPosition {
@@ -228,7 +229,7 @@ extension StorageState {
     }
 
     /// It has whole bytes that make no sense: left out at opening as well.
-    private mutating func reportUnknown(_ view: borrowing RecordView) {
+    mutating func reportUnknown(_ view: borrowing RecordView) {
         notice(
             "record unknown",
             "record \(view.sequence) makes no sense to this version and was not carried forward",

@@ -102,6 +102,7 @@ extension StorageState {
             if isReader { readers.insert(id) } else { readers.remove(id) }
         case .change(let number, let change, let id, let reason):
             decide(change, number, id, reason, now: now, log: log)
+        case .queue(let number, let message): decide(number, message, now: now, log: log)
         }
     }
 
@@ -188,6 +189,9 @@ extension StorageState {
         }
         guard envelope.queue.isEmpty || TaskName.isValid(envelope.queue) else {
             return Refusal(.badName, "the queue's name isn't 1 to 255 bytes of plain UTF-8")
+        }
+        guard options.key.map({ TaskSubmission.keyBytes.contains($0.count) }) ?? true else {
+            return Refusal(.badOption, "a key has 1 to \(TaskSubmission.keyBytes.upperBound) bytes")
         }
         guard options.headers.allSatisfy({ !$0.name.isEmpty }) else {
             return Refusal(.badOption, "a header has no name: it takes 1 to 255 bytes")

@@ -38,8 +38,12 @@ extension StorageState {
     /// it, then the queued ones line by line.
     private mutating func writeSnapshot() {
         var writer = SnapshotWriter()
+        for (queue, entry) in tasks.queues.entries where !entry.rules.isDefault {
+            writer.write(.queue(queue, entry.rules))
+        }
         writeProgressed(to: &writer)
         writeQueued(to: &writer)
+        writeKeyed(to: &writer)
         writer.write(.end)
         outbox.toBroker += writer.take()
     }
@@ -85,12 +89,13 @@ extension StorageState {
             priority: entry.priority,
             isSuspect: entry.isSuspect,
             name: lane.name,
-            queue: lane.queue
+            queue: lane.queue,
+            key: tasks.keys[number] ?? []
         )
     }
 
     private func writeQueued(to writer: inout SnapshotWriter) {
-        let order = QueuedOrder(tasks.index, lanes: tasks.lanes.lanes.count)
+        let order = QueuedOrder(tasks.index, keys: tasks.keys, lanes: tasks.lanes.lanes.count)
         for line in order.lines {
             let lane = tasks.lanes[line.key.lane]
             var told = 0
@@ -111,6 +116,63 @@ extension StorageState {
                 told += run.places.count
             }
         }
+    }
+
+    /// Queued tasks with keys: those of one key in one line together.
+    private func writeKeyed(to writer: inout SnapshotWriter) {
+        guard !tasks.keys.isEmpty else { return }
+        var keyed: [KeyedTask] = []
+        tasks.index.forEachCore { number, core in
+            guard core.status == .new, let key = tasks.keys.number(of: number) else { return }
+            keyed.append(
+                KeyedTask(
+                    line: QueuedOrder.Key(
+                        lane: core.lane,
+                        priority: core.priority,
+                        isSuspect: core.flags.contains(.suspect)
+                    ),
+                    key: key,
+                    place: QueuedPlace(sequence: core.sequence, handle: number)
+                )
+            )
+        }
+        keyed.sort { $0.order < $1.order }
+        var start = 0
+        while start < keyed.count {
+            let first = keyed[start]
+            let end = min(keyed.count, start + max(1, writer.placesLeft))
+            let run = keyed[start..<end].prefix { $0.line == first.line && $0.key == first.key }
+            let lane = tasks.lanes[first.line.lane]
+            writer.write(
+                .queued(
+                    QueuedRun(
+                        priority: first.line.priority,
+                        isSuspect: first.line.isSuspect,
+                        name: lane.name,
+                        queue: lane.queue,
+                        key: tasks.keys.key(first.key),
+                        places: run.map(\.place)
+                    )
+                )
+            )
+            start = run.endIndex
+        }
+    }
+}
+
+/// A queued task that has a key.
+private struct KeyedTask {
+    var line: QueuedOrder.Key
+    var key: UInt32
+    var place: QueuedPlace
+
+    /// By what a run has in common, then by the add.
+    var order: (UInt64, UInt64, UInt64) {
+        let priority = UInt64(UInt16(bitPattern: line.priority))
+        return (
+            UInt64(line.lane) << 32 | priority << 1 | (line.isSuspect ? 1 : 0), UInt64(key),
+            place.sequence
+        )
     }
 }
 

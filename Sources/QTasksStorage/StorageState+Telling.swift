@@ -39,6 +39,8 @@ extension StorageState {
             let id = tasks.index[task].id
             assembly.record.bytes.withUnsafeBytes { say(.final(id: id, record: $0)) }
         case .changed(let number, let verdict): say(.changed(number: number, verdict))
+        case .queue(let number, let queue, let rules):
+            say(.queue(number: number, queue, .rules(rules)))
         }
     }
 

@@ -33,6 +33,8 @@ package enum StoredKind: UInt8, CaseIterable, Sendable {
     case carried = 11
     /// A task that had ended is forgotten: the time that it is kept for is over.
     case expire = 12
+    /// What holds a queue's tasks back from now on, see ``StoredQueue``.
+    case queue = 13
 
     /// It has a ``StoredFinish``.
     var hasResult: Bool { self == .finish || self == .cancel }

@@ -18,12 +18,19 @@ private enum BlockKind: UInt8 {
     case workers = 3
     /// The newest moment in the log (8), the newest sequence (8), the number of tasks (8). The last one.
     case end = 4
+    /// Keys of tasks that came before and may still run. Each: sequence of the task's add (8), task ID
+    /// (16), bytes of the key (2), key.
+    case keys = 8
+    /// Queues that have rules. Each: sequence of the record that says so (8), and that in the form of
+    /// `QUEUE` records.
+    case queues = 9
 }
 
 /// A walk over all tasks, in steps between which they go on changing.
 package struct CheckpointWalk {
     private var next: TaskIndex.Number = 0
     private var lanesTold = 0
+    private var keysTold: TaskIndex.Number = 0
     private var block = WireWriter(reserving: 0)
     private var rows = [UInt8](repeating: 0, count: blockBytes)
     private var entries = 0
@@ -47,8 +54,10 @@ package struct CheckpointWalk {
         tellLanes(tasks.lanes, give)
         while Int(next) < stop {
             let count = fillRows(tasks, upTo: TaskIndex.Number(stop))
-            guard count > 1 else { continue }
-            rows.withUnsafeBytes { give(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+            if count > 1 {
+                rows.withUnsafeBytes { give(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+            }
+            tellKeys(tasks, give)
         }
         guard Int(next) >= Int(end) else { return false }
         finish(tasks, give)
@@ -100,10 +109,38 @@ package struct CheckpointWalk {
         flush(give)
     }
 
+    /// The keys of the tasks since the last time.
+    private mutating func tellKeys(_ tasks: TaskFold, _ give: (UnsafeRawBufferPointer) -> Void) {
+        defer { keysTold = next }
+        guard !tasks.keys.isEmpty else { return }
+        begin(.keys)
+        for number in keysTold..<next {
+            guard let key = tasks.keys[number] else { continue }
+            let core = tasks.index.core(number)
+            block.integer(core.sequence)
+            block.id(core.id)
+            block.integer(UInt16(key.count))
+            block.raw(key)
+            guard block.count >= Self.blockBytes else { continue }
+            flush(give)
+            begin(.keys)
+        }
+        flush(give)
+    }
+
     private mutating func finish(
         _ tasks: TaskFold,
         _ give: (UnsafeRawBufferPointer) -> Void
     ) {
+        begin(.queues)
+        for (queue, entry) in tasks.queues.entries {
+            block.integer(entry.sequence)
+            StoredQueue(at: tasks.latest, queue: queue, rules: entry.rules).writeHead(to: &block)
+            guard block.count >= Self.blockBytes else { continue }
+            flush(give)
+            begin(.queues)
+        }
+        flush(give)
         begin(.workers)
         for case let worker? in tasks.workers.workers {
             guard let process = worker.process, !worker.hasEnded else { continue }
@@ -346,6 +383,25 @@ package struct CheckpointReading {
             while !reader.isAtEnd {
                 let worker = try StoredWorker(from: &reader)
                 tasks.workers.set(worker.process, of: worker.id)
+            }
+        case .keys:
+            while !reader.isAtEnd {
+                let sequence = try reader.integer("sequence", as: UInt64.self)
+                let id = try reader.id("task ID")
+                let count = Int(try reader.integer("key byte count", as: UInt16.self))
+                let key = try reader.raw(count, "key")
+                guard let number = tasks.index.number(of: id),
+                    tasks.index.core(number).sequence == sequence,
+                    tasks.index.core(number).status != .success,
+                    tasks.keys.number(of: number) == nil
+                else { continue }
+                tasks.keys.set(key, of: number)
+            }
+        case .queues:
+            while !reader.isAtEnd {
+                let sequence = try reader.integer("sequence", as: UInt64.self)
+                let place = StoredPlace(sequence: sequence, position: .none)
+                tasks.queues.apply(try StoredQueue(from: &reader), at: place)
             }
         case .end:
             tasks.latest = max(

@@ -13,6 +13,10 @@ package struct TaskFold {
     package internal(set) var index: TaskIndex
     package internal(set) var lanes = LaneTable()
     package internal(set) var workers = WorkerTable()
+    package internal(set) var queues = QueueTable()
+
+    /// The keys of those that may still run.
+    var keys = TaskKeys()
 
     /// How many bytes of each segment somebody may still ask for.
     package internal(set) var usage = SegmentUsage()
@@ -98,6 +102,7 @@ package struct TaskFold {
         case .worker: apply(try StoredWorker(from: &reader), at: place.position)
         case .carried: try apply(try StoredCarried(from: &reader), at: place, isCopy: isCopy)
         case .expire: apply(try StoredExpire(from: &reader), at: place)
+        case .queue: apply(try StoredQueue(from: &reader), at: place)
         case nil: unknownRecords += 1
         }
         if !isCopy { lastSequence = max(lastSequence, place.sequence) }
@@ -140,6 +145,7 @@ package struct TaskFold {
             )
         )
         lanes.count(lane, from: nil, to: status)
+        noteKey(of: number, envelope)
         usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
         return number
     }
@@ -238,11 +244,25 @@ package struct TaskFold {
         workers.set(worker.process, of: worker.id, at: place)
     }
 
+    mutating func apply(_ queue: StoredQueue, at place: StoredPlace) {
+        latest = max(latest, queue.at)
+        queues.apply(queue, at: place)
+    }
+
+    /// A task that may run has the key that its add said.
+    mutating func noteKey(of number: TaskIndex.Number, _ envelope: Envelope) {
+        guard !envelope.options.isEmpty, index.core(number).status != .success,
+            let key = EnvelopeOptions.key(in: envelope.options)
+        else { return }
+        keys.set(key, of: number)
+    }
+
     /// Forgets a task, and with the last one that speaks of a worker that worker; the number is given
     /// out again.
     mutating func remove(_ number: TaskIndex.Number) {
         let entry = index[number]
         setWatched(false, number)
+        keys.remove(of: number)
         lanes.count(entry.lane, from: entry.status, to: nil)
         workers.release(entry.worker)
         usage.remove(entry.addedBytes, in: entry.added.segment)
@@ -296,6 +316,8 @@ package struct TaskFold {
         entry.lastSequence = place.sequence
         index[number] = entry
         lanes.count(entry.lane, from: old, to: entry.status)
+        // any other end may be undone by a requeue
+        if entry.status == .success { keys.remove(of: number) }
     }
 
     mutating func give(_ entry: inout TaskEntry, to worker: WorkerID) {

@@ -137,15 +137,27 @@ package struct EnvelopeOptions {
     /// How long the task is kept once it has ended, in seconds, read without decoding anything else;
     /// `nil` where that isn't said, or the bytes are no options.
     package static func retentionSeconds(in bytes: UnsafeRawBufferPointer) -> UInt64? {
+        guard let value = value(of: .retention, in: bytes) else { return nil }
+        var field = WireReader(value)
+        return try? field.integer("retention")
+    }
+
+    /// The task's key, read in the same way.
+    package static func key(in bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        value(of: .key, in: bytes)
+    }
+
+    private static func value(
+        of tag: OptionTag,
+        in bytes: UnsafeRawBufferPointer
+    ) -> UnsafeRawBufferPointer? {
         var reader = WireReader(bytes)
         while !reader.isAtEnd {
             guard let code = try? reader.u8("option tag"),
                 let count = try? reader.integer("option byte count", as: UInt16.self),
                 let value = try? reader.raw(Int(count), "option")
             else { return nil }
-            guard code == OptionTag.retention.rawValue else { continue }
-            var field = WireReader(value)
-            return try? field.integer("retention")
+            if code == tag.rawValue { return value }
         }
         return nil
     }
@@ -205,6 +217,9 @@ extension WireReader {
 }
 
 extension TaskSubmission {
+    /// How many bytes a key may have.
+    package static let keyBytes = 1...255
+
     /// Appends the task's envelope.
     ///
     /// - Throws: ``QTasksError/Code/badName`` or ``QTasksError/Code/badOption``; `writer` is then unchanged.
@@ -270,7 +285,16 @@ extension TaskSubmission {
         case .at(let moment): writer.option(.at, moment.nanoseconds / 1_000_000)
         }
         if let expires { writer.option(.expires, expires.nanoseconds / 1_000_000) }
-        if let key { try writer.option(.key, key, "key") }
+        if let key {
+            guard Self.keyBytes.contains(key.count) else {
+                throw QTasksError(
+                    .badOption,
+                    "key of \(key.count) bytes for '\(name)': a key has 1 to "
+                        + "\(Self.keyBytes.upperBound)"
+                )
+            }
+            try writer.option(.key, key, "key")
+        }
         if let parent {
             writer.u8(OptionTag.parent.rawValue)
             writer.integer(UInt16(16))

@@ -13,6 +13,7 @@ package enum Command: UInt8, Sendable {
     case ping = 0x04
     case inspect = 0x05
     case compact = 0x06
+    case queue = 0x08
     case requeue = 0x09
     // and back, as its answer
     case restart = 0x0B
@@ -24,6 +25,7 @@ package enum Command: UInt8, Sendable {
     case pong = 0x14
     case inspected = 0x15
     case compacted = 0x16
+    case queueRules = 0x17
     case error = 0x1F
 
     // Broker to everyone: the answer to a probe.

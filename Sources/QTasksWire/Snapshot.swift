@@ -40,29 +40,33 @@ package struct Placement: Sendable, Hashable {
     package var isSuspect: Bool
     package var name: String
     package var queue: String
+    /// What limits per key go by; empty: it has none.
+    package var key: [UInt8]
 
     package init(
         place: QueuedPlace,
         priority: Int16,
         isSuspect: Bool,
         name: String,
-        queue: String
+        queue: String,
+        key: [UInt8] = []
     ) {
         self.place = place
         self.priority = priority
         self.isSuspect = isSuspect
         self.name = name
         self.queue = queue
+        self.key = key
     }
 
     package func write(to writer: inout WireWriter) {
         place.write(to: &writer)
-        writer.line(priority, isSuspect, name, queue)
+        writer.line(priority, isSuspect, name, queue, key)
     }
 
     package init(from reader: inout WireReader) throws(WireError) {
         place = try QueuedPlace(from: &reader)
-        (priority, isSuspect, name, queue) = try reader.line()
+        (priority, isSuspect, name, queue, key) = try reader.line()
     }
 }
 
@@ -73,6 +77,8 @@ package struct QueuedRun: Sendable, Hashable {
     package var isSuspect: Bool
     package var name: String
     package var queue: String
+    /// See ``Placement/key``.
+    package var key: [UInt8]
     /// By sequence, ascending.
     package var places: [QueuedPlace]
 
@@ -81,12 +87,14 @@ package struct QueuedRun: Sendable, Hashable {
         isSuspect: Bool,
         name: String,
         queue: String,
+        key: [UInt8] = [],
         places: [QueuedPlace]
     ) {
         self.priority = priority
         self.isSuspect = isSuspect
         self.name = name
         self.queue = queue
+        self.key = key
         self.places = places
     }
 
@@ -94,12 +102,12 @@ package struct QueuedRun: Sendable, Hashable {
     package static func places(in bytes: Int) -> Int { bytes / QueuedPlace.byteCount }
 
     package func write(to writer: inout WireWriter) {
-        writer.line(priority, isSuspect, name, queue)
+        writer.line(priority, isSuspect, name, queue, key)
         writer.counted(packed)
     }
 
     package init(from reader: inout WireReader) throws(WireError) {
-        (priority, isSuspect, name, queue) = try reader.line()
+        (priority, isSuspect, name, queue, key) = try reader.line()
         let packed = try reader.counted("places")
         guard packed.count.isMultiple(of: QueuedPlace.byteCount) else {
             throw .invalid(field: "places")
@@ -157,6 +165,8 @@ package enum SnapshotItem: Sendable, Equatable {
     case scheduled(Placement, due: UInt64)
     case running(Placement, id: TaskID, lease: Lease, worker: WorkerID)
     case worker(id: WorkerID, process: WorkerProcess)
+    /// Told before any task.
+    case queue(String, QueueRules)
     /// Nothing follows.
     case end
 
@@ -181,6 +191,10 @@ package enum SnapshotItem: Sendable, Equatable {
             process.write(to: &writer)
         case .end:
             writer.u8(5)
+        case .queue(let queue, let rules):
+            writer.u8(6)
+            writer.text(queue)
+            rules.write(to: &writer)
         }
     }
 
@@ -202,6 +216,7 @@ package enum SnapshotItem: Sendable, Equatable {
                 process: try WorkerProcess(from: &reader)
             )
         case 5: self = .end
+        case 6: self = .queue(try reader.text("queue"), try QueueRules(from: &reader))
         default: throw .invalid(field: "item")
         }
     }
@@ -213,24 +228,34 @@ extension WireWriter {
         _ priority: Int16,
         _ isSuspect: Bool,
         _ name: String,
-        _ queue: String
+        _ queue: String,
+        _ key: [UInt8]
     ) {
         integer(priority)
-        u8(isSuspect ? 1 : 0)
+        u8((isSuspect ? 1 : 0) | (key.isEmpty ? 0 : 2))
         u8(UInt8(name.utf8.count))
         u8(UInt8(queue.utf8.count))
         raw(name.utf8)
         raw(queue.utf8)
+        guard !key.isEmpty else { return }
+        integer(UInt16(key.count))
+        raw(key)
     }
 }
 
 extension WireReader {
-    fileprivate mutating func line() throws(WireError) -> (Int16, Bool, String, String) {
+    fileprivate mutating func line() throws(WireError) -> (Int16, Bool, String, String, [UInt8]) {
         let priority = try integer("priority", as: Int16.self)
-        let isSuspect = try u8("flags") & 1 != 0
+        let flags = try u8("flags")
         let nameBytes = Int(try u8("name byte count"))
         let queueBytes = Int(try u8("queue byte count"))
         let name = try text(nameBytes, "name")
-        return (priority, isSuspect, name, try text(queueBytes, "queue"))
+        let queue = try text(queueBytes, "queue")
+        var key: [UInt8] = []
+        if flags & 2 != 0 {
+            let keyBytes = Int(try integer("key byte count", as: UInt16.self))
+            key = Array(try raw(keyBytes, "key"))
+        }
+        return (priority, flags & 1 != 0, name, queue, key)
     }
 }

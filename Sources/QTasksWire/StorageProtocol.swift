@@ -65,6 +65,8 @@ package enum Proposal {
     case change(number: UInt64, TaskChange, id: TaskID, reason: String)
     /// Storage answers `finished`, or `released` where the lease no longer holds.
     case overdue(number: UInt64, holding: Holding, OverdueAttempt)
+    /// Storage answers `queue`.
+    case queue(number: UInt64, QueueMessage)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -121,6 +123,11 @@ package enum Proposal {
             writer.integer(number)
             holding.write(to: &writer)
             overdue.write(to: &writer)
+        case .queue(let number, let message):
+            writer.u8(15)
+            writer.integer(number)
+            writer.u8(UInt8(message.queue.utf8.count))
+            message.write(to: &writer)
         }
     }
 
@@ -206,6 +213,10 @@ package enum Proposal {
                 holding: try Holding(from: &reader),
                 try OverdueAttempt(from: &reader)
             )
+        case 15:
+            let number = try reader.integer("number", as: UInt64.self)
+            let count = Int(try reader.u8("queue byte count"))
+            self = .queue(number: number, try QueueMessage(from: &reader, queueBytes: count))
         default: throw .invalid(field: "proposal")
         }
     }
@@ -290,6 +301,8 @@ package enum Verdict {
     case notCompacted(number: UInt64, Refusal)
     /// As durable as the task asked.
     case changed(number: UInt64, ChangeVerdict)
+    /// A queue's rules, once they are on disk.
+    case queue(number: UInt64, String, QueueVerdict)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -357,6 +370,11 @@ package enum Verdict {
         case .changed(let number, let verdict):
             writer.u8(13)
             writer.integer(number)
+            verdict.write(to: &writer)
+        case .queue(let number, let queue, let verdict):
+            writer.u8(20)
+            writer.integer(number)
+            writer.text(queue)
             verdict.write(to: &writer)
         }
     }
@@ -438,6 +456,12 @@ package enum Verdict {
             self = .changed(
                 number: try reader.integer("number"),
                 try ChangeVerdict(from: &reader)
+            )
+        case 20:
+            self = .queue(
+                number: try reader.integer("number"),
+                try reader.text("queue"),
+                try QueueVerdict(from: &reader)
             )
         default: throw .invalid(field: "verdict")
         }

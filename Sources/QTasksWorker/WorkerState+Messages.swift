@@ -26,15 +26,7 @@ extension WorkerState {
             resendsAll = true
         case .retire: leave()
         case .error: note(.refusedByBroker(try ErrorMessage.read(from: &reader)))
-        case .add, .get, .cancel, .requeue, .ping, .inspect, .compact, .added, .records, .changed,
-            .pong, .inspected, .compacted, .hello, .credit, .handBack, .goodbye, .running, .results,
-            .starterHello, .exit,
-            .drain, .stop, .ready,
-            .drained, .propose, .stopStorage, .opened, .snapshot, .verdicts, .storageFailed,
-            .storageStopped, .globalConfigStarted, .configSet, .configGet, .configSnapshot,
-            .killed, .roll, .joined, .idle, .restart,
-            .configStop, .configDone, .configValues, .configUpdate, .configHead:
-            throw .invalid(field: "command")
+        default: throw .invalid(field: "command")
         }
     }
 

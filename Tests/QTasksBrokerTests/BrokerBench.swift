@@ -25,6 +25,7 @@ struct BrokerBench {
     var durable: UInt64 = 0
     /// What tasks are called in this session.
     private var ids: [QueuedPlace: TaskID] = [:]
+    private var rules: [String: QueueRules] = [:]
 
     static let client = Session([1, 1, 1, 1, 1])
     static let otherClient = Session([1, 1, 1, 1, 2])
@@ -50,6 +51,7 @@ struct BrokerBench {
         case compact(number: UInt64)
         case change(number: UInt64, TaskChange, TaskID)
         case overdue(number: UInt64, Holding, OverdueAttempt)
+        case queue(number: UInt64, QueueMessage)
     }
 
     init(_ change: (inout QueueConfig) -> Void = { _ in }, opened: Bool = true) throws {
@@ -77,6 +79,7 @@ struct BrokerBench {
         case queued(Stored)
         case running(Stored, lease: Lease, worker: WorkerID)
         case worker(id: WorkerID, process: WorkerProcess)
+        case queue(String, QueueRules)
     }
 
     mutating func open(incarnation: UInt32, _ items: [StoredItem]) throws {
@@ -119,6 +122,7 @@ struct BrokerBench {
                 worker: worker
             )
         case .worker(let id, let process): .worker(id: id, process: process)
+        case .queue(let queue, let rules): .queue(queue, rules)
         }
     }
 
@@ -179,7 +183,7 @@ struct BrokerBench {
                 try verdicts(
                     .released(number: number, holding: holding, status: .new, isSuspect: isShared)
                 )
-            case .watch, .read, .worker, .count, .compact, .reader, .change, .overdue:
+            case .watch, .read, .worker, .count, .compact, .reader, .change, .overdue, .queue:
                 proposals.append(proposal)
             }
         }
@@ -225,6 +229,24 @@ struct BrokerBench {
         proposals.removeLast()
         sequence += 1
         try verdicts(.changed(number: number, verdict))
+    }
+
+    /// A client changes a queue's rules, and Storage writes that down.
+    mutating func change(
+        _ queue: String = "default",
+        _ change: (inout QueueChange) -> Void
+    ) throws {
+        var message = QueueMessage(queue: queue, change: QueueChange())
+        change(&message.change)
+        client(message.encoded(number: 99))
+        guard case .queue(let number, message) = try #require(proposals.last) else {
+            Issue.record("not proposed: \(proposals)")
+            return
+        }
+        proposals.removeLast()
+        sequence += 1
+        rules[queue] = message.change.applied(to: rules[queue, default: QueueRules()])
+        try verdicts(.queue(number: number, queue, .rules(rules[queue, default: QueueRules()])))
     }
 
     /// What clients heard of changes since the last look.
@@ -416,6 +438,7 @@ struct BrokerBench {
             proposals.append(.overdue(number: number, holding, overdue))
         case .change(let number, let change, let id, _):
             proposals.append(.change(number: number, change, id))
+        case .queue(let number, let message): proposals.append(.queue(number: number, message))
         }
     }
 

@@ -20,6 +20,7 @@ enum Told: Equatable {
     case compacted(UInt64, Compacted)
     case notCompacted(UInt64, RefusalCode)
     case changed(UInt64, ChangeVerdict)
+    case queue(UInt64, String, QueueVerdict)
 
     init(_ verdict: Verdict) throws {
         switch verdict {
@@ -47,6 +48,7 @@ enum Told: Equatable {
         case .compacted(let number, let compacted): self = .compacted(number, compacted)
         case .notCompacted(let number, let refusal): self = .notCompacted(number, refusal.code)
         case .changed(let number, let verdict): self = .changed(number, verdict)
+        case .queue(let number, let queue, let verdict): self = .queue(number, queue, verdict)
         }
     }
 

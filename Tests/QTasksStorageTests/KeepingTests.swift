@@ -96,6 +96,7 @@ private struct KeepingWork {
         case ..<80: ask()
         case ..<81: try unknown()
         case ..<85: change()
+        case ..<86: changeQueue()
         case ..<88: break
         case ..<93: try passTime()
         case ..<95: try look()
@@ -122,6 +123,7 @@ private struct KeepingWork {
             arguments: (0..<below(size)).map { _ in UInt8.random(in: 0...9, using: &store.random) }
         )
         if flip() { task.queue = "other" }
+        if below(3) == 0 { task.key = [UInt8(below(5))] }
         task.priority = Int16(below(4) - 2)
         let levels: [Durability?] = [.written, .interval(milliseconds: 40), nil, nil]
         task.durability = levels.randomElement(using: &store.random) ?? nil
@@ -227,6 +229,15 @@ private struct KeepingWork {
         store.propose(
             .change(number: 8, isCancel ? .cancel : .requeue, id: id, reason: reason)
         )
+    }
+
+    private mutating func changeQueue() {
+        var change = QueueChange()
+        if flip() { change.setPaused(flip()) }
+        if flip() { change.setConcurrency(flip() ? UInt32(1 + below(9)) : nil) }
+        if flip() { change.setKeyRate(flip() ? StartRate(UInt32(1 + below(9))) : nil) }
+        let queue = ["default", "other", "third"].randomElement(using: &store.random) ?? "other"
+        store.propose(.queue(number: 9, QueueMessage(queue: queue, change: change)))
     }
 
     private mutating func tellOfWorker() {

@@ -41,6 +41,8 @@ struct KeptModel {
         var endedAt: Timestamp?
         /// What its add asked for, in seconds.
         var keptFor: UInt64?
+        /// What its add said; it counts as long as the task may still run.
+        var key: [UInt8] = []
     }
 
     struct Complaint: Error, CustomStringConvertible {
@@ -63,6 +65,7 @@ struct KeptModel {
     private(set) var ended: Set<WorkerID> = []
     private(set) var unknown: [UInt64: [UInt8]] = [:]
     private(set) var expiries = 0
+    private(set) var queues: [String: QueueRules] = [:]
     private(set) var cancels = 0
     private(set) var requeues = 0
 
@@ -157,6 +160,9 @@ struct KeptModel {
             processes[worker.id] = worker.process
         case .expire: try expire(try StoredExpire(from: &reader), record.sequence)
         case .stale: break
+        case .queue:
+            let queue = try StoredQueue(from: &reader)
+            queues[queue.queue] = queue.rules
         case .carried: throw Complaint("a task is carried forward under a sequence of its own")
         case nil: unknown[record.sequence] = record.bytes
         }
@@ -179,7 +185,8 @@ struct KeptModel {
             due: add.due,
             maxAttempts: submission.maxAttempts,
             maxDeliveries: submission.maxDeliveries ?? config.maxDeliveries,
-            keptFor: submission.retentionSeconds
+            keptFor: submission.retentionSeconds,
+            key: submission.key ?? []
         )
     }
 

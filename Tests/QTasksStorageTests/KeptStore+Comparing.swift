@@ -94,6 +94,18 @@ extension KeptStore {
             let gone = model.tasks.filter { state.tasks.index.number(of: $0.key) == nil }
             throw KeptModel.Complaint("P1: these are gone: \(gone)")
         }
+        for number in state.tasks.index.numbers {
+            let entry = state.tasks.index[number]
+            let task = model.tasks[entry.id]
+            let key = task.flatMap { $0.status == .success ? nil : $0.key } ?? []
+            guard entry.flags.contains(.expiring) || state.tasks.keys[number] ?? [] == key else {
+                throw KeptModel.Complaint("\(entry.id) has another key than its add says")
+            }
+        }
+        let rules = state.tasks.queues.entries.mapValues(\.rules).filter { !$0.value.isDefault }
+        guard rules == model.queues.filter({ !$0.value.isDefault }) else {
+            throw KeptModel.Complaint("queues have the rules \(rules), not \(model.queues)")
+        }
         try compareCounts(state.tasks.lanes, expected)
         try compareUsage(state.tasks, log)
         try compareRetention(state)

@@ -14,7 +14,7 @@ struct `The order of queued tasks` {
     }
 
     private static func told(_ index: TaskIndex, lanes: Int) -> [Expected] {
-        let order = QueuedOrder(index, lanes: lanes)
+        let order = QueuedOrder(index, keys: TaskKeys(), lanes: lanes)
         return order.lines.map { line in
             // in two pieces, as a message may break it up
             let half = line.count / 2

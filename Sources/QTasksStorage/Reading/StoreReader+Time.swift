@@ -116,7 +116,7 @@ private struct SalvagedBeginning {
     mutating func note(_ record: borrowing RecordView, _ at: Timestamp?) {
         guard isInside, record.source == nil else { return }
         switch StoredKind(rawValue: record.kind) {
-        case .worker, .finish: latest = max(latest, at ?? latest)
+        case .worker, .queue, .finish: latest = max(latest, at ?? latest)
         case .carried:
             var reader = WireReader(record.payload)
             let endedAt = (try? StoredCarried(from: &reader))?.endedSince

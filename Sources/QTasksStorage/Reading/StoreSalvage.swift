@@ -143,6 +143,7 @@ package struct StoreSalvage {
         _ log: Log
     ) throws(AppendLogError) {
         try writeWorkers(tasks, log)
+        try writeQueues(tasks, log)
         let lastLost = report.lost.map(\.sequences.upperBound).max() ?? 0
         let isHoled = !report.damaged.isEmpty || !segmentsLost.isEmpty
         for number in tasks.numbersInAddOrder {
@@ -163,6 +164,15 @@ package struct StoreSalvage {
             var head = WireWriter()
             StoredWorker(at: tasks.latest, id: worker.id, process: process).writeHead(to: &head)
             try log.append(kind: StoredKind.worker.rawValue, payload: head.bytes)
+        }
+    }
+
+    private func writeQueues(_ tasks: TaskFold, _ log: Log) throws(AppendLogError) {
+        for (queue, entry) in tasks.queues.entries.sorted(by: { $0.key < $1.key })
+        where !entry.rules.isDefault {
+            var head = WireWriter()
+            StoredQueue(at: tasks.latest, queue: queue, rules: entry.rules).writeHead(to: &head)
+            try log.append(kind: StoredKind.queue.rawValue, payload: head.bytes)
         }
     }
 

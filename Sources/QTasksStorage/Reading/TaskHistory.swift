@@ -282,7 +282,7 @@ private struct HistoryGathering {
             let requeue = try StoredRequeue(from: &reader)
             return (requeue.at, .requeued(epoch: requeue.epoch))
         case .expire: return (try StoredExpire(from: &reader).at, .forgotten)
-        case .worker: return nil
+        case .worker, .queue: return nil
         }
     }
 }

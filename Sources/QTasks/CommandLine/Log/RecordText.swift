@@ -161,6 +161,11 @@ struct RecordText {
             add("worker", worker.id.description)
             add("pid", Int(worker.process.pid))
             add("boot", worker.process.bootID.description)
+        case .queue:
+            let queue = try StoredQueue(from: &reader)
+            add("at", queue.at)
+            add("queue", queue.queue)
+            add("rules", queue.rules.description)
         case .carried: try read(try StoredCarried(from: &reader))
         case .expire:
             let expire = try StoredExpire(from: &reader)
