@@ -32,7 +32,7 @@ public struct AddOptions: Sendable {
     /// Not leased by then: given up.
     public var expires: Timestamp?
 
-    /// Of all unfinished tasks with the same key there is one.
+    /// What limits per key of its queue go by, such as a customer; 1 to 255 bytes.
     public var key: [UInt8]?
 
     /// The task whose handler adds this one.

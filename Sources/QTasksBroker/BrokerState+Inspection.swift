@@ -140,6 +140,7 @@ extension BrokerState {
             unroutable[lane.key.queue, default: 0] += lane.waiting
             if sums[lane.key.queue] == nil { sums[lane.key.queue] = [] }
         }
+        for queue in lanes.allQueues where sums[queue.name] == nil { sums[queue.name] = [] }
         var json = JSONText()
         json.object { json in
             json.key("queues")
@@ -148,6 +149,7 @@ extension BrokerState {
                     json.object { json in
                         json.member("queue", queue)
                         json.member("unroutable", unroutable[queue] ?? 0)
+                        lanes.rules(of: queue).write(to: &json)
                         add(sum, to: &json)
                     }
                 }

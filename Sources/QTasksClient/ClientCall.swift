@@ -18,6 +18,7 @@ package enum ClientRequest: Sendable {
     /// Answered once it is over.
     case compact
     case change(ChangeMessage)
+    case queue(QueueMessage)
     /// New workers in place of all, one by one; answered once it is over.
     case restart
 }
@@ -34,6 +35,7 @@ package enum ClientReply: Sendable {
     case compacted(Compacted)
     /// One for each task, in any order.
     case changed([ChangeReceipt])
+    case queueRules(QueueRules)
     /// Why it ended before all were replaced; empty: they were.
     case restarted(failure: String)
 }

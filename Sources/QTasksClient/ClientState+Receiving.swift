@@ -40,6 +40,8 @@ extension ClientState {
             var receipts: [ChangeReceipt] = []
             while !reader.isAtEnd { receipts.append(try ChangeReceipt(from: &reader)) }
             answer(header.number, .changed(receipts))
+        case .queueRules:
+            answer(header.number, .queueRules(try QueueRulesMessage(from: &reader).rules))
         case .compacted: answer(header.number, .compacted(try Compacted(from: &reader)))
         case .restart: answer(header.number, .restarted(failure: try reader.text("failure")))
         case .error:

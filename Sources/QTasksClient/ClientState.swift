@@ -139,6 +139,9 @@ package struct ClientState {
         case .change(let message):
             let number = nextRequest()
             exchange(message.encoded(number: number), number, call, deadline, now)
+        case .queue(let message):
+            let number = nextRequest()
+            exchange(message.encoded(number: number), number, call, deadline, now)
         case .restart:
             let number = nextRequest()
             exchange(RestartMessage.asking(number: number), number, call, deadline, now)

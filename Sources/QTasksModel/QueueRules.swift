@@ -65,16 +65,44 @@ public struct QueueRules: Sendable, Hashable {
 }
 
 extension StartRate: CustomStringConvertible {
-    /// As the command line takes it, such as `100/1m burst 5`.
+    /// As the command line takes it, such as `100/1s` or `60/1m/5`.
     public var description: String {
-        "\(count)/\(Self.text(milliseconds: periodMilliseconds))"
-            + (burst > 1 ? " burst \(burst)" : "")
+        let period = Self.text(milliseconds: periodMilliseconds)
+        return burst > 1 ? "\(count)/\(period)/\(burst)" : "\(count)/\(period)"
+    }
+
+    /// - Parameter text: A number of starts, the period (`ms`, `s`, `m`, `h`; without a number: one) and, if
+    ///   more than one may start at once, how many.
+    public init?(parsing text: String) {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard (2...3).contains(parts.count), let count = UInt32(parts[0]), count > 0,
+            let period = Self.milliseconds(parts[1]), period > 0
+        else { return nil }
+        var burst: UInt32 = 1
+        if parts.count == 3 {
+            guard let most = UInt32(parts[2]), most > 0 else { return nil }
+            burst = most
+        }
+        self.init(count, perMilliseconds: period, burst: burst)
+    }
+
+    private static let units: [(text: Substring, milliseconds: UInt32)] = [
+        ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1),
+    ]
+
+    private static func milliseconds(_ text: Substring) -> UInt32? {
+        let digits = text.prefix { $0.isNumber }
+        let unit = text.dropFirst(digits.count)
+        guard let length = units.first(where: { $0.text == unit })?.milliseconds,
+            let number = digits.isEmpty ? 1 : UInt32(digits)
+        else { return nil }
+        let (product, overflow) = number.multipliedReportingOverflow(by: length)
+        return overflow ? nil : product
     }
 
     private static func text(milliseconds: UInt32) -> String {
-        for (unit, length) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] as [(String, UInt32)]
-        where milliseconds.isMultiple(of: length) {
-            return milliseconds == length ? unit : "\(milliseconds / length)\(unit)"
+        for unit in units where milliseconds.isMultiple(of: unit.milliseconds) {
+            return "\(milliseconds / unit.milliseconds)\(unit.text)"
         }
         return "\(milliseconds)ms"
     }
@@ -92,6 +120,19 @@ extension QueueRules: CustomStringConvertible {
         if let maxQueued { parts.append("max-queued \(maxQueued)") }
         if let ageing { parts.append("ageing \(ageing)") }
         return parts.isEmpty ? "none" : parts.joined(separator: ", ")
+    }
+}
+
+extension QueueRules {
+    /// Appends what holds; a limit that isn't there is left out.
+    package func write(to json: inout JSONText) {
+        json.member("paused", isPaused)
+        if let concurrency { json.member("concurrency", Int(concurrency)) }
+        if let rate { json.member("rate", rate.description) }
+        if let keyConcurrency { json.member("keyConcurrency", Int(keyConcurrency)) }
+        if let keyRate { json.member("keyRate", keyRate.description) }
+        if let maxQueued { json.member("maxQueued", Int(maxQueued)) }
+        if let ageing { json.member("ageing", Int(ageing)) }
     }
 }
 

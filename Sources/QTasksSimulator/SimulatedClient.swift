@@ -107,7 +107,7 @@ final class SimulatedClient: SimulatedProcess {
             }
             for (id, report) in zip(ids, reports) { world.checker.clientHeard(of: id, report) }
         case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed),
-            .success(.restarted):
+            .success(.restarted), .success(.queueRules):
             break
         // Storage was killed twice before it had opened, or the system is stopped: nobody compacts then
         case .failure(let error)
@@ -133,7 +133,7 @@ extension ClientCompletion {
                 }
             }
         case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed),
-            .success(.restarted):
+            .success(.restarted), .success(.queueRules):
             false
         case .failure: true
         }

@@ -34,6 +34,9 @@ struct AddCommand: AsyncParsableCommand {
     @Option(help: "The queue it waits in. (default: default)")
     var queue: String?
 
+    @Option(help: "What limits per key of its queue go by, such as a customer.")
+    var key: String?
+
     @Option(help: "Seconds before it may start.")
     var delay: Seconds?
 
@@ -96,6 +99,7 @@ struct AddCommand: AsyncParsableCommand {
             throw ValidationError("the arguments are no JSON: \(arguments)")
         }
         var submission = TaskSubmission(name: name, arguments: bytes)
+        submission.key = key.map { Array($0.utf8) }
         if let id {
             guard let id = TaskID(id) else { throw ValidationError("'\(id)' is no task ID") }
             submission.id = id

@@ -51,7 +51,8 @@ struct RootCommand: AsyncParsableCommand {
         let own: [any ParsableCommand.Type] = [
             RunCommand.self, WorkerCommand.self, AddCommand.self, GetCommand.self,
             ListCommand.self, ExplainCommand.self, CancelCommand.self, RequeueCommand.self,
-            DeadCommand.self, FlushCommand.self, StatsCommand.self, ConfigCommand.self,
+            DeadCommand.self, FlushCommand.self, QueueCommand.self, StatsCommand.self,
+            ConfigCommand.self,
             LogCommand.self, PingCommand.self, RestartCommand.self,
         ]
         return CommandConfiguration(

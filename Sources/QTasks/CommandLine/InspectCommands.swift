@@ -80,6 +80,13 @@ private struct InspectText {
             var queue: String?
             var workers: Int?
             var unroutable: Int?
+            var paused: Bool?
+            var concurrency: Int?
+            var rate: String?
+            var keyConcurrency: Int?
+            var keyRate: String?
+            var maxQueued: Int?
+            var ageing: Int?
             var new: Int
             var scheduled: Int
             var process: Int
@@ -132,6 +139,14 @@ private struct InspectText {
             if let unroutable = row.unroutable, unroutable > 0 {
                 parts.append("\(unroutable) that no worker can run")
             }
+            if row.paused == true { parts.append("paused") }
+            let limits: [(String, String?)] = [
+                ("concurrency", row.concurrency.map { "\($0)" }), ("rate", row.rate),
+                ("key-concurrency", row.keyConcurrency.map { "\($0)" }),
+                ("key-rate", row.keyRate), ("max-queued", row.maxQueued.map { "\($0)" }),
+                ("ageing", row.ageing.map { "\($0)" }),
+            ]
+            for case (let name, let limit?) in limits { parts.append("\(name) \(limit)") }
             return "\(row.name ?? row.queue ?? ""): " + parts.joined(separator: ", ")
         }
     }

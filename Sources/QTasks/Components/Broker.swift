@@ -57,6 +57,13 @@ public protocol Broker: Sendable {
     /// The state of the system as JSON; topics are `app`, `tasks`, `workers` and `queues`.
     func inspect(_ topic: String, timeout: Duration?) async throws -> [UInt8]
 
+    /// Changes what holds a queue's tasks back; a change of nothing asks what does.
+    func change(
+        _ queue: String,
+        _ change: QueueChange,
+        timeout: Duration?
+    ) async throws -> QueueRules
+
     /// Returns if the system answers.
     func ping(timeout: Duration?) async throws
 
@@ -102,6 +109,17 @@ extension Broker {
         timeout: Duration?
     ) async throws -> [Result<TaskStatus, QTasksError>] {
         throw QTasksError(.unknownCommand, "this engine can't queue tasks again")
+    }
+
+    /// For engines whose queues have no rules.
+    ///
+    /// - Throws: ``QTasksError/Code/unknownCommand``.
+    public func change(
+        _ queue: String,
+        _ change: QueueChange,
+        timeout: Duration?
+    ) async throws -> QueueRules {
+        throw QTasksError(.unknownCommand, "this engine can't pause or limit queues")
     }
 
     /// For engines whose workers somebody else starts.

@@ -116,6 +116,22 @@ public final class ZeroMQBroker: Broker {
         }
     }
 
+    /// Changes a queue's rules, or asks for them by a change of nothing.
+    public func change(
+        _ queue: String,
+        _ change: QueueChange,
+        timeout: Duration?
+    ) async throws -> QueueRules {
+        let message = QueueMessage(queue: queue, change: change)
+        guard
+            case .queueRules(let rules) = try await connection.call(
+                .queue(message),
+                timeout: timeout
+            )
+        else { preconditionFailure("a queue's change is answered with its rules") }
+        return rules
+    }
+
     public func restartWorkers(timeout: Duration?) async throws {
         guard case .restarted(let failure) = try await connection.call(.restart, timeout: timeout)
         else { preconditionFailure("a restart is answered with how it went") }
