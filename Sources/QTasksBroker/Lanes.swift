@@ -584,7 +584,9 @@ private struct CoolingGroup: Comparable {
     static func < (left: Self, right: Self) -> Bool { left.time < right.time }
 }
 
-/// Numbers by key. Growing a dictionary moves all that is in it: of one in 64 nobody notices.
+/// Numbers by key.
+///
+/// Growing a dictionary moves all that is in it: of one in 64 nobody notices.
 private struct ShardedNumbers<Key: Hashable> {
     private static var shardBits: Int { 6 }
 

@@ -54,8 +54,10 @@ public struct QueueRules: Sendable, Hashable {
     public var keyRate: StartRate?
     /// How many tasks may wait in it; further adds are refused as `overloaded`.
     public var maxQueued: UInt32?
-    /// How many later adds a level of priority is worth: a task of priority p is leased as if it had been
-    /// added p times as many tasks earlier. Without, a higher priority goes first however long others wait.
+    /// How many later adds a level of priority is worth.
+    ///
+    /// A task of priority p is leased as if it had been added p times as many tasks earlier. Without, a
+    /// higher priority goes first however long others wait.
     public var ageing: UInt32?
 
     public init() {}

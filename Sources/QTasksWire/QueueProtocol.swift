@@ -95,7 +95,7 @@ package struct QueueMessage: Sendable, Equatable {
         try self.init(from: &reader, queueBytes: nil)
     }
 
-    /// - Parameter queueBytes: How long the queue's name is; `nil`: to the end.
+    /// Reads one; its queue's name takes `queueBytes`, or with `nil` all that is left.
     package init(from reader: inout WireReader, queueBytes: Int?) throws(WireError) {
         let fields = QueueChange.Fields(rawValue: try reader.u8("fields"))
         change = QueueChange(fields, try QueueRules(from: &reader))
