@@ -233,6 +233,13 @@ let package = Package(
             path: "Tests/TestTasks",
             swiftSettings: strict
         ),
+        // What Tests/chaos runs.
+        .executableTarget(
+            name: "ChaosTasks",
+            dependencies: ["QTasks", arguments],
+            path: "Tests/ChaosTasks",
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "SimulationTests",
             dependencies: ["QTasksSimulator"],

@@ -11,7 +11,8 @@ struct BenchCommand: AsyncParsableCommand {
         abstract: "Measure a system of its own in a temporary home; every result is checked.",
         subcommands: [
             LatencyCommand.self, PayloadCommand.self, ThroughputCommand.self,
-            StorageBenchCommand.self,
+            StorageBenchCommand.self, DeathsCommand.self, RecoveryCommand.self,
+            DeadlineCommand.self,
         ]
     )
 }

@@ -32,5 +32,6 @@ enum BenchTask {
         guard getenv(variable) != nil else { return }
         app.task(name) { (input: Input, _: TaskContext) async throws -> Int in answer(input.i) }
         PayloadTask.register(with: app)
+        FaultTasks.register(with: app)
     }
 }

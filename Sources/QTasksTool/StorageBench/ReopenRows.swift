@@ -83,29 +83,12 @@ struct ReopenRows {
                 while try store.turn().pace == .waiting { store.wait() }
             }
         }
-        return Self.secondsToRead(directory)
+        return StoreFiles.secondsToRead(directory)
     }
 
     /// A scope at whose end a log that isn't closed goes as if the process had been killed.
     private func autoreleased(_ body: () throws -> Void) rethrows {
         try body()
-    }
-
-    private static func secondsToRead(_ directory: String) -> Double {
-        let start = Stopwatch.now()
-        var buffer = [UInt8](repeating: 0, count: 1 << 20)
-        guard let listing = opendir(directory) else { return 0 }
-        defer { closedir(listing) }
-        while let entry = readdir(listing) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) {
-                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            let file = open("\(directory)/\(name)", O_RDONLY | O_CLOEXEC)
-            guard file >= 0 else { continue }
-            while read(file, &buffer, buffer.count) > 0 {}
-            close(file)
-        }
-        return Stopwatch.seconds(since: start)
     }
 
     /// Starts a system over the store.
@@ -142,6 +125,27 @@ struct ReopenRows {
         return ["broker", "storage"].reduce(0) { sum, role in
             sum + (processes[role].map(Inspection.anonymousBytes) ?? 0)
         }
+    }
+}
+
+/// A store's files, as bytes.
+enum StoreFiles {
+    /// How long just reading them takes: no opening can do better.
+    static func secondsToRead(_ directory: String) -> Double {
+        let start = Stopwatch.now()
+        var buffer = [UInt8](repeating: 0, count: 1 << 20)
+        guard let listing = opendir(directory) else { return 0 }
+        defer { closedir(listing) }
+        while let entry = readdir(listing) {
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            let file = open("\(directory)/\(name)", O_RDONLY | O_CLOEXEC)
+            guard file >= 0 else { continue }
+            while read(file, &buffer, buffer.count) > 0 {}
+            close(file)
+        }
+        return Stopwatch.seconds(since: start)
     }
 }
 
