@@ -14,7 +14,7 @@ extension `A running system` {
     @Suite(.serialized, .timeLimit(.minutes(1)))
     struct `Bad input` {
         @Test
-        func `from a client is answered by what is wrong with it`() async throws {
+        func `from a client is answered by what is wrong with it (behaviour 11)`() async throws {
             try await Self.withUnharmedSystem { bed, _ in
                 let client = try Peer(.dealer, at: bed.home, .clients)
                 try client.send(Array("hello".utf8))
@@ -33,6 +33,8 @@ extension `A running system` {
                 #expect(try client.refusal() == .malformed)
                 try client.send([0x51, 0x54, 1, 2] + [UInt8](repeating: 0, count: 8) + [0, 0])
                 #expect(try client.refusal() == .malformed)
+                // odd for some, and a name like any other
+                #expect(try bed.command("add", "a:b", "1").code == 0)
                 let (_, inspected) = try client.ask(.inspect) { $0.raw("nonsense".utf8) }
                 #expect(inspected.first != nil)
             }

@@ -10,7 +10,7 @@ extension `A running system` {
     @Suite(.serialized, .timeLimit(.minutes(1)))
     struct `An operator` {
         @Test
-        func `cancels queued and running tasks from outside`() async throws {
+        func `cancels queued and running tasks from outside (behaviour 14)`() async throws {
             try await Bed.use { bed in
                 let system = try bed.system(workers: 1, "--slots", "1")
                 let running = try bed.add("rest")

@@ -10,8 +10,9 @@ extension `A running system` {
     @Suite(.serialized, .timeLimit(.minutes(1)))
     struct `kill -9` {
         @Test(arguments: ["broker", "storage", "globalconfig"])
-        func `of a part under load loses no task and executes none twice`(role: String) async throws
-        {
+        func `of a part loses no task, repeats none, and who waits is answered (behaviour 12)`(
+            role: String
+        ) async throws {
             try await Bed.use { bed in
                 let system = try bed.system()
                 let app = bed.client()

@@ -43,7 +43,9 @@ extension `A running system` {
         }
 
         @Test
-        func `runs past its limit has ended by then, whether it heeds it or not`() async throws {
+        func `runs past its limit has ended by then, whether it heeds it or not (behaviour 9)`()
+            async throws
+        {
             try await Bed.use { bed in
                 _ = try bed.system(workers: 1, "--slots", "1")
                 let late = try bed.finalRecord(try bed.add("late"))

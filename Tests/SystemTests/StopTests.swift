@@ -46,7 +46,7 @@ extension `A running system` {
         }
 
         @Test
-        func `kills what runs on after the grace period and keeps it queued, uncounted`()
+        func `kills what runs on after its grace, and keeps it queued, uncounted (behaviour 10)`()
             async throws
         {
             try await Bed.use { bed in

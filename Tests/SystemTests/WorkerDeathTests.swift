@@ -9,7 +9,9 @@ extension `A running system` {
     @Suite(.serialized, .timeLimit(.minutes(1)))
     struct `A worker's death` {
         @Test
-        func `moves its task to another worker, and the worker is replaced`() async throws {
+        func `moves its task to another worker, and the worker is replaced (behaviour 1)`()
+            async throws
+        {
             try await Bed.use { bed in
                 let system = try bed.system()
                 let id = try bed.add("hold", "\"x\"")

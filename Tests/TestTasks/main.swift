@@ -99,6 +99,28 @@ app.task("retried", retry: .fixed(maxAttempts: 3, delay: .milliseconds(1))) {
     return Int(context.attempt)
 }
 
+/// Errors with a kind in common.
+class Trouble: Error, @unchecked Sendable {}
+final class WorseTrouble: Trouble, @unchecked Sendable {}
+
+private let isTrouble: @Sendable (any Error) -> Bool = { $0 is Trouble }
+
+app.task("troubled", retry: .fixed(maxAttempts: 3, delay: .zero), retryIf: isTrouble) {
+    (kind: String, context: TaskContext) async throws -> Void in
+    Bench.report("troubled-\(kind)", context)
+    switch kind {
+    case "trouble": throw Trouble()
+    case "worse": throw WorseTrouble()
+    default: throw NoLuck()
+    }
+}
+
+app.task("nap") { (text: String, context: TaskContext) async throws -> String in
+    Bench.report("nap", context)
+    try await context.sleep(for: .milliseconds(100))
+    return text
+}
+
 app.task("giveUp") { (context: TaskContext) async throws -> Void in
     throw context.cancel("not wanted")
 }
