@@ -95,6 +95,7 @@ def run(options: argparse.Namespace, seed: int, folder: pathlib.Path) -> checker
         report.add_faults(faults, broken)
         return report
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever is impatient waits for this much
         for load in loads:
             load.end()
         system.end()
