@@ -12,7 +12,7 @@ struct BenchCommand: AsyncParsableCommand {
         subcommands: [
             LatencyCommand.self, PayloadCommand.self, ThroughputCommand.self,
             StorageBenchCommand.self, DeathsCommand.self, RecoveryCommand.self,
-            DeadlineCommand.self,
+            DeadlineCommand.self, KeyedCommand.self,
         ]
     )
 }

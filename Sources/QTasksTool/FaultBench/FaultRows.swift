@@ -108,9 +108,18 @@ enum FaultInspection {
 
     /// How many tasks there are in all, in whatever state.
     static func tasks(of app: QueueTasks) async throws -> Int {
+        try await count(TaskStatus.allCases, of: app)
+    }
+
+    /// How many have ended.
+    static func ended(of app: QueueTasks) async throws -> Int {
+        try await count(TaskStatus.allCases.filter(\.isFinal), of: app)
+    }
+
+    private static func count(_ states: [TaskStatus], of app: QueueTasks) async throws -> Int {
         let answer = Data(try await app.inspect("tasks"))
         let rows = try JSONDecoder().decode(Tasks.self, from: answer).tasks
-        let states = TaskStatus.allCases.map(\.rawValue)
+        let states = states.map(\.rawValue)
         return rows.reduce(0) { sum, row in
             states.reduce(sum) { sum, state in
                 if case .number(let count)? = row[state] { sum + count } else { sum }
