@@ -14,10 +14,8 @@ struct Due {
     var monotonic: UInt64
     var wall: Timestamp
 
-    /// The same by the clock of the boot that Storage was opened in last, at the earliest of all openings
-    /// in it: a checkpoint keeps what one of them made of it.
+    /// The same by the clock of the boot that Storage was opened in last, as the wall clock was set then.
     var reckoned: UInt64
-    var reckonedIn: TaskID
 
     /// By this world's time, which nobody sets and no boot ends.
     var elapsed: UInt64
@@ -27,9 +25,7 @@ extension Due {
     mutating func reckon(_ now: Now, in boot: TaskID) {
         guard bootID != boot else { return }
         let left = max(0, wall.nanoseconds - now.wall.nanoseconds)
-        let earlier = reckonedIn == boot ? reckoned : .max
-        reckoned = min(earlier, now.monotonic + UInt64(left))
-        reckonedIn = boot
+        reckoned = now.monotonic + UInt64(left)
     }
 }
 
@@ -74,7 +70,6 @@ extension Checker {
             monotonic: now.monotonic + wait,
             wall: Timestamp(nanoseconds: now.wall.nanoseconds + Int64(wait)),
             reckoned: now.monotonic + wait,
-            reckonedIn: world.bootID,
             elapsed: world.time + wait
         )
     }

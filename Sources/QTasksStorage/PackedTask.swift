@@ -59,7 +59,8 @@ struct TaskProgress: Equatable {
     var failures: UInt32 = 0
     var deaths: UInt32 = 0
     var worker: WorkerTable.Number = WorkerTable.none
-    var endedAt: UInt32 = 0
+    /// When it ended, or by which setting of the wall clock it is due: no task has both.
+    var endedAtOrClock: UInt32 = 0
     var keptFor: UInt32 = 0
     var epoch: UInt16 = 0
     var finishedBytes = PackedSize(rawValue: 0)
@@ -80,7 +81,7 @@ struct TaskProgress: Equatable {
         failures = entry.failures
         deaths = entry.deaths
         worker = entry.worker
-        endedAt = entry.endedAt
+        endedAtOrClock = entry.status == .scheduled ? entry.clock : entry.endedAt
         keptFor = entry.keptFor
         epoch = entry.epoch
         finishedBytes = PackedSize(bytes: entry.finishedBytes)
@@ -113,13 +114,14 @@ extension TaskEntry {
             finishedBytes: progress.finishedBytes.bytes,
             lease: progress.lease,
             due: progress.due,
+            clock: status == .scheduled ? progress.endedAtOrClock : WallClock.opening,
             attempt: progress.attempt,
             failures: progress.failures,
             deaths: progress.deaths,
             contentCRC: core.contentCRC,
             lane: core.lane,
             worker: progress.worker,
-            endedAt: progress.endedAt,
+            endedAt: status == .scheduled ? 0 : progress.endedAtOrClock,
             keptFor: progress.keptFor,
             priority: core.priority,
             epoch: progress.epoch,

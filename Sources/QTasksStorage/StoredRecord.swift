@@ -60,14 +60,6 @@ package struct StoredDue: Sendable, Equatable {
         self.bootID = bootID
     }
 
-    /// The same moment on this boot's clock, never 0.
-    func monotonic(at now: Now, bootID current: TaskID) -> UInt64 {
-        if boot != 0, bootID == current { return boot }
-        let wait = wall.nanoseconds.subtractingReportingOverflow(now.wall.nanoseconds)
-        let left = wait.overflow ? Int64.max : max(0, wait.partialValue)
-        return max(1, now.monotonic &+ UInt64(left))
-    }
-
     func write(to writer: inout WireWriter) {
         writer.integer(wall.nanoseconds)
         writer.integer(boot)

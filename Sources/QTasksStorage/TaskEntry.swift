@@ -21,7 +21,8 @@ package struct TaskEntry: Equatable {
         package static let writtenSuffices = Flags(rawValue: 4)
         /// What is told of it is synced within an interval, which its add has.
         package static let interval = Flags(rawValue: 8)
-        /// It is due by the wall clock, whatever that is set to.
+        /// It is due by the wall clock, whatever that is set to: it was asked for like that, or is a wait that
+        /// began before the host was started.
         package static let dueByWall = Flags(rawValue: 16)
         /// Its end is so long ago that it is about to be forgotten; not in the log.
         package static let expiring = Flags(rawValue: 32)
@@ -50,6 +51,8 @@ package struct TaskEntry: Equatable {
     package var lease: Lease = .none
     /// In nanoseconds of `CLOCK_BOOTTIME`; 0 unless it is scheduled.
     package var due: UInt64
+    /// By which setting of the wall clock that was reckoned; counts only where it is scheduled.
+    var clock = WallClock.opening
     package var attempt: UInt32 = 0
     package var failures: UInt32 = 0
     package var deaths: UInt32 = 0

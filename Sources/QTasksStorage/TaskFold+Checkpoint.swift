@@ -308,7 +308,7 @@ private enum CheckpointEntry {
                 boot: base.get(122),
                 bootID: TaskID(high: base.bigEndian(130), low: base.bigEndian(138))
             )
-            entry.due = due.monotonic(at: tasks.now, bootID: tasks.bootID)
+            tasks.setDue(of: &entry, due)
         }
         let worker = WorkerID(high: base.bigEndian(76), low: base.bigEndian(84))
         if worker != WorkerID(high: 0, low: 0) { entry.worker = tasks.workers.retain(worker) }

@@ -64,7 +64,7 @@ extension TaskFold {
             finished: result?.position ?? .none,
             finishedBytes: result.map { PackedSize(bytes: $0.bytes).bytes } ?? 0,
             lease: carried.lease,
-            due: carried.due?.monotonic(at: now, bootID: bootID) ?? 0,
+            due: 0,
             attempt: carried.attempt,
             failures: carried.failures,
             deaths: carried.deaths,
@@ -77,7 +77,7 @@ extension TaskFold {
             flags: TaskEntry.Flags(carried.add.durability)
         )
         if carried.isSuspect { entry.flags.insert(.suspect) }
-        if carried.due?.boot == 0 { entry.flags.insert(.dueByWall) }
+        setDue(of: &entry, carried.due)
         if carried.status.isFinal { entry.end(at: carried.endedAt) }
         let nobody = WorkerID(high: 0, low: 0)
         if carried.worker != nobody { entry.worker = workers.retain(carried.worker) }
@@ -151,27 +151,32 @@ extension TaskFold {
             lastSequence: entry.lastSequence,
             finished: entry.finished,
             finishedBytes: UInt32(clamping: entry.finishedBytes),
-            due: due(of: entry, add: add),
+            due: entry.status == .scheduled ? storedDue(of: entry) : nil,
             endedAt: Timestamp(nanoseconds: Int64(entry.endedAt) * 1_000_000_000)
         )
     }
 
-    /// When a scheduled task is due, on both clocks.
-    private func due(of entry: TaskEntry, add: StoredAdd) -> StoredDue? {
-        guard entry.status == .scheduled else { return nil }
-        // as it was said, where it was
-        return entry.finished == .none ? add.due ?? storedDue(of: entry) : storedDue(of: entry)
+    /// A task is due from now on as its record says; `nil`: at once.
+    mutating func setDue(of entry: inout TaskEntry, _ due: StoredDue?) {
+        entry.flags.remove(.dueByWall)
+        guard let due else {
+            entry.due = 0
+            return
+        }
+        let reckoned = wallClock.reckon(due, now: now, bootID: bootID)
+        entry.due = reckoned.due
+        entry.clock = reckoned.clock
+        if reckoned.isByWall { entry.flags.insert(.dueByWall) }
     }
 
-    /// When a scheduled task is due, reckoned back to both clocks.
+    /// When a scheduled task is due, as its own record says it.
     ///
-    /// A wait is a wait from now on; a time of the wall clock is the one that was asked for.
+    /// Whatever a task is read from, an opening has to find the same time: a wait ends in this boot by this
+    /// boot's clock, and in a later one by the wall clock as it was set when the wait began.
     func storedDue(of entry: TaskEntry) -> StoredDue {
-        let isByWall = entry.flags.contains(.dueByWall)
-        let offset = isByWall ? wallClock.offset(at: entry.sequence) : WallClock.offset(now)
-        return StoredDue(
-            wall: WallClock.moment(entry.due, offset),
-            boot: isByWall ? 0 : entry.due,
+        StoredDue(
+            wall: wallClock.moment(entry.due, entry.clock),
+            boot: entry.flags.contains(.dueByWall) ? 0 : entry.due,
             bootID: bootID
         )
     }

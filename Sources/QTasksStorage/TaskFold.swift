@@ -41,7 +41,7 @@ package struct TaskFold {
     var now: Now
 
     /// What they were reckoned from.
-    private(set) var wallClock: WallClock
+    var wallClock: WallClock
 
     let bootID: TaskID
     let seed: UInt64
@@ -123,27 +123,22 @@ package struct TaskFold {
         latest = max(latest, add.addedAt)
         let lane = lanes.number(name: envelope.name, queue: envelope.queue)
         let status: TaskStatus = add.due == nil ? .new : .scheduled
-        var flags = TaskEntry.Flags(add.durability)
-        if add.due?.boot == 0 {
-            flags.insert(.dueByWall)
-            wallClock.note(now, from: place.sequence)
-        }
-        let number = index.insert(
-            TaskEntry(
-                id: envelope.id,
-                sequence: place.sequence,
-                lastSequence: place.sequence,
-                added: place.position,
-                addedBytes: place.bytes,
-                due: add.due?.monotonic(at: now, bootID: bootID) ?? 0,
-                contentCRC: Self.contentCRC(envelope),
-                lane: lane,
-                keptFor: Self.keptFor(envelope),
-                priority: envelope.priority,
-                status: status,
-                flags: flags
-            )
+        var entry = TaskEntry(
+            id: envelope.id,
+            sequence: place.sequence,
+            lastSequence: place.sequence,
+            added: place.position,
+            addedBytes: place.bytes,
+            due: 0,
+            contentCRC: Self.contentCRC(envelope),
+            lane: lane,
+            keptFor: Self.keptFor(envelope),
+            priority: envelope.priority,
+            status: status,
+            flags: TaskEntry.Flags(add.durability)
         )
+        setDue(of: &entry, add.due)
+        let number = index.insert(entry)
         lanes.count(lane, from: nil, to: status)
         noteKey(of: number, envelope)
         usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
@@ -165,7 +160,7 @@ package struct TaskFold {
             fold.give(&entry, to: lease.worker)
             entry.lease = lease.lease
             entry.attempt &+= 1
-            entry.due = 0
+            fold.setDue(of: &entry, nil)
             entry.status = .process
         }
     }
@@ -176,8 +171,7 @@ package struct TaskFold {
         change(number, at: place) { entry, fold in
             fold.give(&entry, to: finish.worker)
             fold.setResult(of: &entry, place.position, bytes: place.bytes)
-            entry.due = finish.due?.monotonic(at: fold.now, bootID: fold.bootID) ?? 0
-            entry.flags.remove(.dueByWall)
+            fold.setDue(of: &entry, finish.due)
             if OutcomeHead.isFailure(finish.result.outcome) { entry.failures &+= 1 }
             entry.status = finish.status
             if finish.status.isFinal { entry.end(at: finish.at) }
@@ -193,8 +187,7 @@ package struct TaskFold {
         change(number, at: place) { entry, fold in
             fold.setResult(of: &entry, place.position, bytes: place.bytes)
             entry.lease = .none
-            entry.due = 0
-            entry.flags.remove(.dueByWall)
+            fold.setDue(of: &entry, nil)
             entry.status = cancel.status
             entry.end(at: cancel.at)
         }

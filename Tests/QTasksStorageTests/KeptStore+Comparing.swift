@@ -185,17 +185,17 @@ extension KeptStore {
             }
             return
         }
-        guard entry.flags.contains(.dueByWall) == (due.boot == 0) else {
+        guard entry.flags.contains(.dueByWall) else {
             throw KeptModel.Complaint("\(entry) goes by the wrong clock: \(due)")
         }
         guard isFresh else { return }
         // what is past is past, whenever that was noticed
         let left = max(0, due.wall.nanoseconds - now.wall.nanoseconds)
         let expected = Int64(now.monotonic) + left
-        // a time that was past once may be taken for the moment when that was noticed; other clocks
-        // than the wall's are not moved by its steps
-        let isExact = due.boot == 0 && due.wall.nanoseconds > latestWall
-        let tolerance = isExact ? 1_000_000 : 1_000_000 + 2 * steps
+        // a time that was past once may be taken for the moment at which this boot began
+        let isExact = due.wall.nanoseconds > latestWall
+        // settings of the wall clock that lie closer together are one
+        let tolerance = isExact ? 2_000_000 : 2_000_000 + 2 * steps
         let found = max(Int64(entry.due), Int64(now.monotonic))
         guard abs(found - expected) <= tolerance else {
             throw KeptModel.Complaint(
