@@ -115,19 +115,23 @@ extension BrokerState {
         )
     }
 
+    /// Whether the task is out of its line, for a lease that Storage hasn't answered.
+    private func isAskedFor(_ placement: Placement) -> Bool {
+        storageLeases.values.contains { leases[$0]?.task.place == placement.place }
+    }
+
     /// A task that waited is cancelled: it goes out of its line.
     private mutating func withdraw(_ placement: Placement, due: UInt64) {
-        // asked for by a worker just now: Storage refuses that, and so it comes out
-        let isAskedFor = storageLeases.values.contains {
-            leases[$0]?.task.place == placement.place
-        }
-        guard !isAskedFor else { return }
+        // Storage refuses that, and so it comes out
+        guard !isAskedFor(placement) else { return }
         let lane = lane(of: placement)
         if due > timedUpTo {
             withdrawnTimes[placement.place.sequence] = due
             lanes.addScheduled(-1, to: lane)
         } else {
             lanes.withdraw(QueuedTask(placement), isSuspect: placement.isSuspect, from: lane)
+            // no worker is kept empty for it any more
+            if lanes.suspectsWaiting == 0 { suspectHolder = nil }
         }
         closeIfUnused(lane)
     }
@@ -143,6 +147,8 @@ extension BrokerState {
     }
 
     private mutating func putBack(_ placement: Placement) {
+        // Storage has decided that after this, or its refusal would have been told: it grants it
+        guard !isAskedFor(placement) else { return }
         let lane = lane(of: placement)
         lanes.putBack(QueuedTask(placement), to: lane)
     }

@@ -18,9 +18,23 @@ extension BrokerState {
             clients.answer(wait, state: .timedOut, record: record)
         case .overdue(let wait): answer(.wait(wait, .timedOut), record)
         case .whole(let reply):
-            answer(reply.target, record)
+            if !waitsAgain(reply.target, record) { answer(reply.target, record) }
             clientTook(reply.session, reply.count)
         }
+    }
+
+    /// Whether the end that a wait was to be told of is over: the task was queued again meanwhile, and its
+    /// next end is waited for.
+    private mutating func waitsAgain(
+        _ target: RecordTarget,
+        _ record: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard case .wait(let wait, .found) = target,
+            let status = record.first.flatMap({ TaskStatus(code: $0) }), !status.isFinal
+        else { return false }
+        clients.waitAgain(wait)
+        propose(.watch(id: wait.id))
+        return true
     }
 
     /// A task has ended, or there is none (`record` is empty): tell everybody who waits for it.

@@ -345,6 +345,12 @@ struct ClientTable {
         return list
     }
 
+    /// One that was taken goes on, with the deadline that it had.
+    mutating func waitAgain(_ wait: Wait) {
+        waits[wait.id, default: []].append(wait)
+        waitsBySession[wait.session, default: 0] += 1
+    }
+
     /// Takes back the wait of one request for one task.
     mutating func dropWait(for id: TaskID, session: Session, number: UInt64) {
         guard var list = waits[id],

@@ -8,10 +8,14 @@ enum PendingVerdict {
     case added(number: UInt64, place: QueuedPlace, leased: Bool, due: UInt64, addedAt: Timestamp)
     case exists(number: UInt64, TaskIndex.Number)
     case leased(number: UInt64, TaskIndex.Number, Lease)
+    case notLeased(number: UInt64, TaskStatus)
     case released(number: UInt64, Holding, status: TaskStatus?, isSuspect: Bool)
-    case finished(TaskIndex.Number, Lease, WorkerID)
+    /// `due`: when its next attempt is, where the result asked for one; else 0. Told also where the task was
+    /// cancelled before it is told: that has a word of its own, which takes it back.
+    case finished(TaskIndex.Number, Lease, WorkerID, due: UInt64)
     case record(number: UInt64, TaskIndex.Number, isWhole: Bool)
-    case final(TaskIndex.Number)
+    /// It ended in this epoch.
+    case final(TaskIndex.Number, epoch: UInt16)
     case changed(number: UInt64, ChangeVerdict)
     case queue(number: UInt64, String, QueueRules)
 }

@@ -73,7 +73,8 @@ extension StorageState {
                 retain(task)
                 tell(number, verdict, place, entry, now: now, log: log)
                 if entry.isWatched {
-                    tell(.final(task), place.sequence, once: entry.durability, log: log)
+                    let end = PendingVerdict.final(task, epoch: entry.epoch)
+                    tell(end, place.sequence, once: entry.durability, log: log)
                 }
                 trace("cancel", entry.id, "broker")
             case .noSpace: refuseChangeForSpace(number)

@@ -283,7 +283,12 @@ extension StorageState {
         guard lease != .none,
             entry.status == .new || entry.status == .scheduled && entry.due <= now.monotonic
         else {
-            return say(.stale(number: number, status: entry.status))
+            // after the word of the cancel that ended it, if that is still untold: by this the Broker knows
+            // that the task stands in no line
+            let verdict = PendingVerdict.notLeased(number: number, entry.status)
+            return entry.status.isFinal
+                ? tell(verdict, entry.lastSequence, once: entry.durability, log: log)
+                : tell(verdict, log: log)
         }
         // its worker may be among what found no room
         guard deferred.isEmpty else {
@@ -375,7 +380,8 @@ extension StorageState {
             tellOnceWritten(verdict, place.sequence, log: log)
             if isDead { needSyncInInterval(of: entry, now: now, log: log) }
             if isDead, entry.isWatched {
-                tell(.final(task), place.sequence, once: entry.durability, log: log)
+                let end = PendingVerdict.final(task, epoch: entry.epoch)
+                tell(end, place.sequence, once: entry.durability, log: log)
             }
             trace("released", entry.id, "\(release.cause)")
         case .noSpace: deferred.append(.release(release))
@@ -392,7 +398,8 @@ extension StorageState {
         }
         let entry = tasks.index[task]
         if entry.status.isFinal {
-            tell(.final(task), entry.lastSequence, once: entry.durability, log: log)
+            let end = PendingVerdict.final(task, epoch: entry.epoch)
+            tell(end, entry.lastSequence, once: entry.durability, log: log)
         } else {
             tasks.setWatched(true, task)
         }

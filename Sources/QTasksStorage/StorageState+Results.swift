@@ -49,7 +49,8 @@ extension StorageState {
         case .success, .error, .cancel, .scheduled:
             // the winner's again (H25), told no earlier than the first time
             counters.repeatedResults += 1
-            let verdict = PendingVerdict.finished(task, result.lease, worker)
+            let due = entry.status == .scheduled ? entry.due : 0
+            let verdict = PendingVerdict.finished(task, result.lease, worker, due: due)
             tell(verdict, entry.lastSequence, once: entry.durability, log: log)
         case .new, .dead: recordStale(result, worker, entry, now: now, log: log)
         }
@@ -81,7 +82,12 @@ extension StorageState {
             tasks.apply(stored, at: place)
             dropReference(of: task, log: log)
             if status.isFinal { retain(task) }
-            let verdict = PendingVerdict.finished(task, result.lease, worker)
+            let verdict = PendingVerdict.finished(
+                task,
+                result.lease,
+                worker,
+                due: status == .scheduled ? tasks.index[task].due : 0
+            )
             tell(verdict, place.sequence, once: entry.durability, log: log)
             needSyncInInterval(of: entry, now: now, log: log)
             trace("result", entry.id, "worker \(worker)")

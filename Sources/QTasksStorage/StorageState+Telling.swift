@@ -24,20 +24,17 @@ extension StorageState {
             let entry = tasks.index[task]
             say(.exists(number: number, sequence: entry.sequence, status: entry.status))
         case .leased(let number, let task, let lease): tellLeased(number, task, lease, log: log)
+        case .notLeased(let number, let status): say(.stale(number: number, status: status))
         case .released(let number, let holding, let status, let isSuspect):
             say(
                 .released(number: number, holding: holding, status: status, isSuspect: isSuspect)
             )
-        case .finished(let task, let lease, let worker):
-            tellFinished(task, lease, worker, log: log)
+        case .finished(let task, let lease, let worker, let due):
+            tellFinished(task, lease, worker, due: due, log: log)
         case .record(let number, let task, let isWhole):
             assembleRecord(of: task, isWhole: isWhole, log: log)
             assembly.record.bytes.withUnsafeBytes { say(.record(number: number, record: $0)) }
-        case .final(let task):
-            tasks.setWatched(false, task)
-            assembleRecord(of: task, log: log)
-            let id = tasks.index[task].id
-            assembly.record.bytes.withUnsafeBytes { say(.final(id: id, record: $0)) }
+        case .final(let task, let epoch): tellFinal(task, epoch, log: log)
         case .changed(let number, let verdict): say(.changed(number: number, verdict))
         case .queue(let number, let queue, let rules):
             say(.queue(number: number, queue, .rules(rules)))
@@ -82,22 +79,39 @@ extension StorageState {
         say(.stale(number: number, status: nil))
     }
 
+    /// Whoever waits for a task that was queued again before this could be told hears of its next end.
+    private mutating func tellFinal(
+        _ task: TaskIndex.Number,
+        _ epoch: UInt16,
+        log: some TaskLog
+    ) {
+        let entry = tasks.index[task]
+        guard entry.status.isFinal else { return tasks.setWatched(true, task) }
+        guard entry.epoch == epoch else {
+            let end = PendingVerdict.final(task, epoch: entry.epoch)
+            return tell(end, entry.lastSequence, once: entry.durability, log: log)
+        }
+        tasks.setWatched(false, task)
+        assembleRecord(of: task, log: log)
+        assembly.record.bytes.withUnsafeBytes { say(.final(id: entry.id, record: $0)) }
+    }
+
     private mutating func tellFinished(
         _ task: TaskIndex.Number,
         _ lease: Lease,
         _ worker: WorkerID,
+        due: UInt64,
         log: some TaskLog
     ) {
         guard isServing else { return }
         let entry = tasks.index[task]
-        let endsWait = entry.isWatched && entry.status.isFinal
+        // the end of a later epoch has a word of its own
+        let endsWait = entry.isWatched && entry.status.isFinal && entry.lease == lease
         if endsWait {
             tasks.setWatched(false, task)
             assembleRecord(of: task, log: log)
         }
-        // a task that went on since then (only a repeat can be told that late) isn't scheduled anew
-        let status = entry.lease == lease ? entry.status : nil
-        let due = status == .scheduled ? entry.due : 0
+        let status = due > 0 ? .scheduled : entry.lease == lease ? entry.status : nil
         assembly.record.bytes.withUnsafeBytes { record in
             say(
                 .finished(

@@ -92,6 +92,51 @@ struct `Changing tasks` {
         #expect(try bench.takeTasks().map(\.id) == [ids[1], ids[2]])
     }
 
+    @Test func `a task that is cancelled and requeued while its lease is asked for runs once`()
+        throws
+    {
+        var bench = try BrokerBench()
+        let id = try bench.add()
+        try bench.grantAll()
+        bench.join(session: one)
+        let leases = bench.proposals.filter { proposal in
+            if case .lease = proposal { true } else { false }
+        }
+        #expect(leases.count == 1)
+        let place = try bench.placement(of: id)
+        try bench.change(.cancel, id, .withdrawn(place, due: 0))
+        try bench.change(.requeue, id, .requeued(place))
+        #expect(bench.broker.lanes.waiting == 0)
+        bench.proposals = leases
+        try bench.grantAll()
+        #expect(try bench.takeTasks().map(\.id) == [id])
+        #expect(bench.broker.lanes.waiting == 0)
+    }
+
+    @Test func `a worker that is kept empty for a suspect which is cancelled gets others again`()
+        throws
+    {
+        var bench = try BrokerBench()
+        bench.join(session: one)
+        let busy = try bench.add()
+        try bench.grantAll()
+        let lease = try #require(try bench.takeTasks().first).lease
+        let suspect = try bench.add()
+        try bench.grantAll()
+        let suspectLease = try #require(try bench.takeTasks().first).lease
+        let holding = Holding(id: suspect, lease: suspectLease)
+        try bench.verdicts(
+            .released(number: 1, holding: holding, status: .new, isSuspect: true)
+        )
+        let placement = try bench.placement(of: suspect, isSuspect: true)
+        let other = try bench.add()
+        try bench.grantAll()
+        #expect(try bench.takeTasks().isEmpty, "\(busy) under \(lease) is still there")
+        try bench.change(.cancel, suspect, .withdrawn(placement, due: 0))
+        try bench.grantAll()
+        #expect(try bench.takeTasks().map(\.id) == [other])
+    }
+
     @Test func `a change that Storage hasn't answered is asked for again when it is back`() throws {
         var bench = try BrokerBench()
         let id = try bench.add()

@@ -34,6 +34,35 @@ struct `A cancel` {
         #expect(try bench.written() == [.stale(2, .cancel)])
     }
 
+    @Test mutating func `of a retry that nobody was told of comes after the word of it`() throws {
+        let id = try bench.runningTask(first)
+        bench.push(id, first, .retry(failure, afterMilliseconds: 1000, maxAttempts: 3))
+        bench.cancel(id)
+        let due = bench.now.monotonic + 1_000_000_000
+        let told = try bench.synced()
+        let holding = Holding(id: id, lease: first)
+        #expect(told.first == .finished(holding, .committed, .scheduled, nil))
+        guard told.count == 2, case .changed(5, .withdrawn(_, due)) = told[1] else {
+            Issue.record("\(told)")
+            return
+        }
+    }
+
+    @Test mutating func `is told before a lease that comes too late is refused`() throws {
+        let id = try bench.addedTask()
+        bench.cancel(id)
+        bench.lease(id, first)
+        // the Broker would put a task back that it never took out, or take it out of a line it isn't in
+        #expect(try bench.written() == [])
+        let told = try bench.synced()
+        #expect(told.count == 2)
+        guard case .changed(5, .withdrawn) = try #require(told.first) else {
+            Issue.record("\(told)")
+            return
+        }
+        #expect(told.last == .stale(2, .cancel))
+    }
+
     @Test mutating func `of a scheduled task tells when it would have been due`() throws {
         var task = bench.submission()
         task.start = .after(milliseconds: 1000)
@@ -148,6 +177,23 @@ struct `A requeue` {
         _ = try bench.synced()
         let end = try #require(try bench.record(id))
         #expect(end.status == .success && end.attempt == 1 && end.epoch == 1)
+    }
+
+    @Test mutating func `before its end was told leaves those who wait until the next end`()
+        throws
+    {
+        let id = try bench.addedTask()
+        bench.propose(.watch(id: id))
+        bench.cancel(id)
+        bench.requeue(id)
+        let told = try bench.synced()
+        #expect(!told.contains(where: Self.isEnd), "\(told)")
+        bench.cancel(id)
+        #expect(try bench.synced().contains(where: Self.isEnd))
+    }
+
+    private static func isEnd(_ told: Told) -> Bool {
+        if case .final = told { true } else { false }
     }
 
     @Test mutating func `of a dead suspect lets it run beside others again`() throws {
