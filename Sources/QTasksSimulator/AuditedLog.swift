@@ -70,6 +70,7 @@ final class AuditedLog: OverheardLog {
     ) throws(AppendLogError) -> StoredPlace {
         var head = head
         if storage.world.plant == .dueByWallClockAfterAStep { forgetBoot(kind, &head) }
+        if storage.world.plant == .requeueWithoutEpoch { keepEpoch(kind, &head) }
         let place = try log.append(kind: kind, head: head, body: body)
         let record = Ledger.Record(
             sequence: place.sequence,
@@ -78,6 +79,13 @@ final class AuditedLog: OverheardLog {
         )
         storage.world.checker.appended(record, by: storage)
         return place
+    }
+
+    /// See ``PlantedFault/requeueWithoutEpoch``; `StoredRequeue` has the layout.
+    private func keepEpoch(_ kind: StoredKind, _ head: inout [UInt8]) {
+        guard kind == .requeue, head.count == 26 else { return }
+        let epoch = UInt16(head[24]) | UInt16(head[25]) << 8
+        head.replaceSubrange(24..<26, with: [UInt8(epoch &- 1 & 255), UInt8((epoch &- 1) >> 8)])
     }
 
     /// See ``PlantedFault/dueByWallClockAfterAStep``; `StoredAdd` has the layout.

@@ -33,22 +33,27 @@ extension Checker {
                 attempt: delivery.attempt
             )
         )
-        check(delivery, worker)
+        let isRevoked = changes.revoked.contains(delivery.lease)
+        if !isRevoked { check(delivery, worker) }
         if executions[delivery.lease] != nil {
             fail("P5: \(name(id)) is executed twice under \(delivery.lease)")
         }
         for execution in executions.values where execution.holding.id == id && execution.isRunning {
-            if !execution.isCancelled {
+            // an operator may have it run anew before its worker has heard that it is cancelled
+            let mayRun = isRevoked || changes.revoked.contains(execution.holding.lease)
+            if !execution.isCancelled, !mayRun {
                 fail(
                     "P5: \(name(id)) starts on \(worker.name) under \(delivery.lease) while it "
                         + "runs on \(execution.worker.name) under \(execution.holding.lease)"
                 )
             }
         }
-        if let last = attempts[id], delivery.attempt <= last {
-            fail("P2: \(name(id)) begins attempt \(delivery.attempt) after attempt \(last)")
+        if !isRevoked {
+            if let last = attempts[id], delivery.attempt <= last {
+                fail("P2: \(name(id)) begins attempt \(delivery.attempt) after attempt \(last)")
+            }
+            attempts[id] = delivery.attempt
         }
-        attempts[id] = delivery.attempt
         executions[delivery.lease] = Execution(holding: delivery.holding, worker: worker)
         return world.scenario.step(of: delivery)
     }
@@ -144,6 +149,11 @@ extension Checker {
         }
         if release.isCounted, sharedDeaths.contains(lease) {
             fail("P4: \(what) and counted, but its process ran others too")
+        }
+        if release.isCounted, let worker = ledger.tasks[release.holding.id]?.worker,
+            wasEnded(worker)
+        {
+            fail("P4: \(what) and counted, but the Broker ended its worker")
         }
         checkUnread(release.holding, what)
     }

@@ -10,8 +10,15 @@ import ZeroMQ
 
 /// How somebody was told that a task ended.
 struct ToldEnd: Equatable {
+    var epoch: UInt16
     var status: TaskStatus
     var outcome: TaskOutcome?
+}
+
+extension ToldEnd {
+    init(_ record: TaskRecord) {
+        self.init(epoch: record.epoch, status: record.status, outcome: record.outcome)
+    }
 }
 
 extension Checker {
@@ -25,6 +32,8 @@ extension Checker {
             case .records:
                 _ = try reader.u8("flags")
                 while !reader.isAtEnd { try check(try RecordReply(from: &reader)) }
+            case .changed:
+                while !reader.isAtEnd { check(try ChangeReceipt(from: &reader)) }
             case .error:
                 let refusal = try ErrorMessage.read(from: &reader)
                 // a compaction that met what was done to a segment
@@ -83,13 +92,14 @@ extension Checker {
             return fail("P1: \(name(reply.id)) is told and isn't in the log")
         }
         guard record.status.isFinal else { return }
+        if record.epoch != task.epoch { return checkFormerEnd(record, reply.id) }
         if !isSafe(task.lastSequence, for: reply.id) {
             fail(
                 "P2: the end of \(name(reply.id)) is told; its record \(task.lastSequence) is "
                     + "not \(durability(of: reply.id)) yet"
             )
         }
-        let end = ToldEnd(status: record.status, outcome: record.outcome)
+        let end = ToldEnd(record)
         if let earlier = told[reply.id], earlier != end {
             fail("P2: \(name(reply.id)) was told as \(earlier), and now as \(end)")
         }
@@ -101,6 +111,14 @@ extension Checker {
     func compare(_ end: ToldEnd, _ id: TaskID) {
         guard let task = ledger.tasks[id] else {
             return fail("P2: the end of \(name(id)) was told, and the task is gone")
+        }
+        compare(end, task)
+    }
+
+    func compare(_ end: ToldEnd, _ task: Ledger.Task) {
+        let id = task.id
+        guard task.epoch == end.epoch else {
+            return fail("P2: \(name(id)) ended in epoch \(end.epoch); it is in \(task.epoch)")
         }
         guard task.status == end.status else {
             return fail("P2: \(name(id)) was told as \(end.status); the log says \(task.status)")

@@ -65,6 +65,9 @@ final class Checker {
     /// the last ones.
     var dues: [TaskID: [Due]] = [:]
 
+    /// What was changed of tasks, and which leases ended by it.
+    var changes = ChangeWatch()
+
     /// The last attempt of each task that began.
     var attempts: [TaskID: UInt32] = [:]
 
@@ -129,6 +132,7 @@ extension Checker {
         appendedTime[record.sequence] = world.time
         beforeRelease(record)
         beforeExpiry(record)
+        beforeChange(record)
         checkDue(record)
         appendedOn[record.sequence] = world.now.wall
         do {
@@ -165,6 +169,7 @@ extension Checker {
     func storageOpened(_ log: Log, _ state: StorageState, _ records: [Ledger.Record]) {
         statistics.openings += 1
         expiring = []
+        changes.forget(after: log.lastSequence)
         reckonDues(upTo: log.lastSequence)
         if log.recovery.checkpoint != nil { statistics.checkpoints += 1 }
         if log.segments.first.map({ $0.index > 1 }) == true {
@@ -222,7 +227,8 @@ extension Checker {
         guard isPowerLost else { return }
         // an end that was told at `written` may have gone although the add has not
         for id in told.keys where durability(of: id).isToldOnceWritten {
-            if ledger.tasks[id]?.status.isFinal != true { told[id] = nil }
+            let task = ledger.tasks[id]
+            if task?.status.isFinal != true || task?.epoch != told[id]?.epoch { told[id] = nil }
         }
     }
 
@@ -262,6 +268,7 @@ extension Checker {
             if client.isWaiting { fail("\(client.name) still waits for a compaction") }
         }
         checkCounts()
+        checkHandlers()
         checkRetention()
         checkSettings()
         statistics.tasks += ledger.tasks.count + statistics.forgotten

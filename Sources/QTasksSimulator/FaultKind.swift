@@ -7,6 +7,8 @@ package enum FaultKind: Int, CaseIterable, Sendable {
     /// SIGSTOP, and SIGCONT later.
     case stall
     case workerLeaves
+    /// A handler goes on although its time is over or its task is cancelled: its worker is ended over it.
+    case limitOverrun
     /// The Starter is asked to stop, drains, and is started again.
     case stop
     case clientGivesUp

@@ -24,6 +24,8 @@ struct OrderWatch {
     private var leases: [UInt64: TaskID] = [:]
     /// Leases that the Broker knows: it passes over what it is told of others.
     private var held: Set<Lease> = []
+    /// The lease that was proposed last of each task.
+    private var newest: [TaskID: Lease] = [:]
     private var turn = 0
 
     mutating func beginTurn() { turn += 1 }
@@ -35,6 +37,7 @@ struct OrderWatch {
         handles = [:]
         leases = [:]
         held = []
+        newest = [:]
     }
 
     // MARK: What the Broker hears
@@ -94,9 +97,15 @@ struct OrderWatch {
                 due: due > 0 ? due : nil
             )
         case .exists(let number, _, _), .refused(let number, _): adds[number] = nil
-        case .leased(let number, _, _): leases[number] = nil
+        case .leased(let number, _, _):
+            // it may have been cancelled and queued again before that
+            guard let id = leases.removeValue(forKey: number) else { return }
+            known[id]?.waitsSince = nil
+            known[id]?.due = nil
         case .stale(let number, _):
-            if let id = leases.removeValue(forKey: number) { known[id] = nil }
+            guard let id = leases.removeValue(forKey: number) else { return }
+            known[id] = nil
+            newest[id].map { _ = held.remove($0) }
         case .released(_, let holding, let status, let isSuspect):
             guard held.remove(holding.lease) != nil, status == .new else { return }
             known[holding.id]?.task.isSuspect = isSuspect
@@ -115,7 +124,10 @@ struct OrderWatch {
             if let id = handles[placement.place.handle] { known[id] = nil }
         case .revoked(let lease): held.remove(lease)
         case .requeued(let placement):
-            if let id = heard(placement, ledger) { known[id]?.waitsSince = turn }
+            guard let id = heard(placement, ledger) else { return }
+            // asked for before it was cancelled, and granted since it is queued again
+            if let lease = newest[id], held.contains(lease) { return }
+            known[id]?.waitsSince = turn
         case .unchanged, .refused: break
         }
     }
@@ -150,6 +162,7 @@ struct OrderWatch {
             held.insert(lease)
             guard let id = handles[place.handle] else { return nil }
             leases[number] = id
+            newest[id] = lease
             guard let entry = known[id] else { return nil }
             known[id]?.waitsSince = nil
             known[id]?.due = nil

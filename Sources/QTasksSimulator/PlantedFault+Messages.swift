@@ -64,6 +64,8 @@ extension PlantedFault {
             return try reversedBack(&reader, session: header.number)
         case (.sharersDeathsCounted, .propose):
             return try countingSharers(&reader, session: header.number)
+        case (.hardLimitCountsANeighbour, .propose):
+            return try countingNeighbours(&reader, session: header.number)
         case (.staleLeaseAccepted, .results): return try withCurrentLeases(&reader, world)
         case (.resultAcknowledgedUnsaved, .results):
             try acknowledge(&reader, connection, world)
@@ -87,6 +89,24 @@ extension PlantedFault {
     ) throws -> [UInt8] {
         try rewritten(&reader, session: session) { proposal in
             guard case .release(let number, let holding, .death, true, _) = proposal else {
+                return proposal
+            }
+            return .release(
+                number: number,
+                holding: holding,
+                cause: .death,
+                isShared: false,
+                counts: true
+            )
+        }
+    }
+
+    private func countingNeighbours(
+        _ reader: inout WireReader,
+        session: UInt64
+    ) throws -> [UInt8] {
+        try rewritten(&reader, session: session) { proposal in
+            guard case .release(let number, let holding, .neighbour, _, _) = proposal else {
                 return proposal
             }
             return .release(

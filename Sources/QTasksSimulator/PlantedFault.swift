@@ -50,6 +50,12 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case carriedAsAdded
     /// Compaction carries a task forward that was forgotten: its add outlives the record of its end.
     case forgottenCarriedForward
+    /// What a worker says of a cancelled task under the lease that it had is taken.
+    case cancelKeepsLease
+    /// A task that is queued again stays in its epoch.
+    case requeueWithoutEpoch
+    /// Who ran beside a handler that had to be ended with its worker has died of it.
+    case hardLimitCountsANeighbour
 }
 
 extension PlantedFault {

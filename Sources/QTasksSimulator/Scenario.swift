@@ -3,6 +3,7 @@
 import AppendLog
 import QTasksModel
 import QTasksStorage
+import QTasksWire
 import QTasksWorker
 
 /// What a seed stands for: who is there, what they want, and what goes wrong.
@@ -22,6 +23,8 @@ struct Scenario {
             case end((TaskDelivery) -> TaskOutcome)
             /// It goes on until it is cancelled.
             case hang
+            /// It goes on as long as its process lives.
+            case goOn
             /// It takes its process with it.
             case kill
         }
@@ -41,6 +44,8 @@ struct Scenario {
             case cancels
             /// Never returns before its time limit.
             case hangs
+            /// Nor after it: its worker has to go.
+            case ignoresItsEnd
             /// Kills its worker so many times first.
             case poison(Int)
         }
@@ -57,6 +62,7 @@ struct Scenario {
             case add(tasks: [Int], waits: Bool)
             case wait(tasks: [Int])
             case get(tasks: [Int])
+            case change(TaskChange, tasks: [Int])
             /// `log compact`.
             case compact
         }
@@ -160,6 +166,7 @@ struct Scenario {
         planSteps(&random)
         planFaults(&random)
         planHost()
+        planChanges()
         if keepsShortly { planRetention() }
     }
 
@@ -195,6 +202,7 @@ struct Scenario {
             case .failsForGood: .end { .error(fail("under \($0.lease)")) }
             case .cancels: .end { .cancel(reason: "under \($0.lease)") }
             case .hangs: .hang
+            case .ignoresItsEnd: .goOn
             case .poison(let times): Int(delivery.attempt) > times ? succeed() : .kill
             }
         return Step(time: task.time, deed: deed)

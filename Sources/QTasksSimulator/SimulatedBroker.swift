@@ -240,8 +240,14 @@ final class SimulatedBroker: SimulatedProcess {
         switch deed {
         case .check(let id, let process): check(id, process)
         case .forget(let id): watched[id] = nil
-        case .terminate(let id): watched[id]?.leave()
-        case .kill(let id): kill(id)
+        case .terminate(let id):
+            world.count(.limitOverrun)
+            world.checker.broker(self, ends: id)
+            watched[id]?.leave()
+        case .kill(let id):
+            // after a death too, for what that process may have left
+            if watched[id]?.isAlive == true { world.checker.broker(self, ends: id) }
+            kill(id)
         case .drained: break
         case .finish: end("the system is stopped", .exited(code: 0))
         }

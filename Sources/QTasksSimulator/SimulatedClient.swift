@@ -14,6 +14,8 @@ final class SimulatedClient: SimulatedProcess {
     /// A call that has not ended.
     private struct Call {
         var ids: [TaskID]
+        /// What is changed of them, where that is what is wanted.
+        var change: TaskChange?
         /// When whoever called gives up, in nanoseconds of `CLOCK_BOOTTIME`.
         var deadline: UInt64?
         /// What he does when he has.
@@ -41,7 +43,9 @@ final class SimulatedClient: SimulatedProcess {
         comeBack: @escaping () -> Void = {}
     ) {
         let deadline = wait.map { world.now.monotonic + $0 }
-        calls[callNext] = Call(ids: ids, deadline: deadline, comeBack: comeBack)
+        var call = Call(ids: ids, deadline: deadline, comeBack: comeBack)
+        if case .change(let message) = request { call.change = message.change }
+        calls[callNext] = call
         commands.append((callNext, request, deadline))
         callNext += 1
         wake()
@@ -106,12 +110,18 @@ final class SimulatedClient: SimulatedProcess {
                 return world.checker.fail("\(reports.count) reports of \(ids.count) tasks")
             }
             for (id, report) in zip(ids, reports) { world.checker.clientHeard(of: id, report) }
-        case .success(.pong), .success(.inspected), .success(.compacted), .success(.changed),
-            .success(.restarted), .success(.queueRules):
+        case .success(.changed(let receipts)):
+            guard let change = call.change, receipts.count == ids.count else {
+                return world.checker.fail("\(receipts.count) receipts of \(ids.count) changes")
+            }
+            for receipt in receipts { world.checker.clientHeard(receipt, of: change) }
+        case .success(.pong), .success(.inspected), .success(.compacted), .success(.restarted),
+            .success(.queueRules):
             break
-        // Storage was killed twice before it had opened, or the system is stopped: nobody compacts then
+        // Storage was killed twice before it had opened, or the system is stopped: nobody compacts or
+        // changes anything then
         case .failure(let error)
-        where ids.isEmpty
+        where (ids.isEmpty || call.change != nil)
             && (error.code == .storageUnavailable
                 || error.code == .stopping && world.hasBeenStopped):
             break

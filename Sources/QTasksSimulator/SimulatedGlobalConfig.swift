@@ -20,7 +20,7 @@ final class SimulatedGlobalConfig: SimulatedProcess {
     )
 
     /// The Storage that started it.
-    let parent: SimulatedStorage
+    private(set) weak var parent: SimulatedStorage?
 
     private(set) var state = ConfigState()
     private var log: Log?
@@ -52,7 +52,7 @@ final class SimulatedGlobalConfig: SimulatedProcess {
         log = nil
         // sockets hold on to their owner
         (requests, updates) = (nil, nil)
-        parent.globalConfigEnded(self)
+        parent?.globalConfigEnded(self)
     }
 
     // MARK: Opening

@@ -25,7 +25,7 @@ final class SimulatedStorage: SimulatedProcess {
     )
 
     /// The Broker that started it.
-    let parent: SimulatedBroker
+    private(set) weak var parent: SimulatedBroker?
 
     /// Its child.
     private(set) var globalConfig: SimulatedGlobalConfig?
@@ -246,7 +246,30 @@ final class SimulatedStorage: SimulatedProcess {
         atMost limit: Int
     ) {
         for (_, bytes) in world.network.receive(on: socket, atMost: limit) {
+            if world.plant == .cancelKeepsLease { takeLate(bytes, log) }
             bytes.withUnsafeBytes { state.results($0, now: world.now, log: log) }
+        }
+    }
+
+    /// See ``PlantedFault/cancelKeepsLease``; `StoredFinish` has the layout.
+    private func takeLate(_ bytes: [UInt8], _ log: AuditedLog) {
+        world.checker.reading(bytes) { _, reader in
+            let worker = try reader.worker("worker")
+            while !reader.isAtEnd {
+                let entry = try ResultEntry(from: &reader)
+                guard case .success = entry.outcome,
+                    world.checker.changes.revoked.contains(entry.lease),
+                    world.checker.ledger.tasks[entry.id]?.status == .cancel
+                else { continue }
+                var record = WireWriter()
+                record.integer(world.now.wall.nanoseconds)
+                record.u8(TaskStatus.success.code)
+                record.worker(worker)
+                entry.write(to: &record)
+                _ = try record.bytes.withUnsafeBytes {
+                    try log.append(kind: .finish, head: [], body: $0)
+                }
+            }
         }
     }
 

@@ -161,7 +161,7 @@ final class SimulatedWorker: SimulatedProcess {
         switch step.deed {
         case .end(let outcome):
             world.after(step.time) { [self] in finish(delivery, outcome(delivery), startedAt) }
-        case .hang: break
+        case .hang, .goOn: break
         case .kill: world.after(step.time) { [self] in kill(by: delivery) }
         }
     }

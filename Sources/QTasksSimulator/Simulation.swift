@@ -1,5 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
+package import QTasksModel
+
 /// Runs the whole system in one thread and virtual time, and looks whether its promises hold.
 package enum Simulation {
     /// What came of one seed.
@@ -56,6 +58,9 @@ package enum Simulation {
         package internal(set) var reportedDamage = 0
         /// Changes of settings that somebody heard are on disk.
         package internal(set) var settings = 0
+        /// Tasks that were cancelled, by what they were before, and those that were queued again.
+        package internal(set) var cancelled: [TaskStatus: Int] = [:]
+        package internal(set) var requeued = 0
 
         package init() {}
 
@@ -80,6 +85,8 @@ package enum Simulation {
             left.openedWithout += right.openedWithout
             left.reportedDamage += right.reportedDamage
             left.settings += right.settings
+            left.cancelled.merge(right.cancelled, uniquingKeysWith: +)
+            left.requeued += right.requeued
         }
     }
 

@@ -58,9 +58,8 @@ extension World {
 
     /// The Broker's pidfd of its child becomes ready.
     func storageEnded(_ storage: SimulatedStorage) {
-        let parent = storage.parent
         after(pidfdDelay()) {
-            if parent.child === storage { parent.storageEnded() }
+            if let parent = storage.parent, parent.child === storage { parent.storageEnded() }
         }
     }
 

@@ -257,6 +257,11 @@ final class World {
             add(tasks, waits: waits, by: client, givingUpAfter: clientPatience(), again: step)
         case .wait(let tasks): ask(tasks, by: client, again: step) { .wait($0) }
         case .get(let tasks): ask(tasks, by: client, again: step) { .get($0) }
+        case .change(let change, let tasks):
+            let ids = known(tasks)
+            guard !ids.isEmpty else { return }
+            let message = ChangeMessage(change, reason: "no more", ids: ids)
+            client.begin(.change(message), of: ids)
         case .compact: client.begin(.compact, of: [])
         }
     }
