@@ -84,6 +84,8 @@ struct `The whole system in virtual time` {
         #expect(total.openings > seeds)
         #expect(total.releases > seeds)
         #expect(total.powerLosses > 0)
+        #expect(total.cancelled.values.reduce(0, +) > seeds / 2)
+        #expect(total.requeued > seeds / 8)
         #expect(total.checkpoints > 0)
         #expect(total.compacted > 0)
     }
