@@ -87,18 +87,19 @@ extension WorkerState {
     ) {
         guard held[task.lease] == nil, !outbox.contains(task.lease) else { return }
         if isTracing { receivedIDs.append(envelope.id) }
-        guard !isLeaving, let handler = names.number(of: envelope.name) else {
-            if !isLeaving { note(.unknownName(String(decoding: envelope.name, as: UTF8.self))) }
-            handBacks.append(Holding(id: envelope.id, lease: task.lease))
-            return
-        }
+        let holding = Holding(id: envelope.id, lease: task.lease)
+        guard !isLeaving else { return handBacks.append(holding) }
         var placed: PlacedArguments?
         if let reference = task.arguments {
             // mapped at once: from then on the segment may go
             placed = store.flatMap { try? PlacedArguments(reference, envelope.bytes, in: $0) }
-            guard placed != nil else {
-                return giveBackUnreadable(Holding(id: envelope.id, lease: task.lease))
-            }
+            guard placed != nil else { return giveBackUnreadable(holding) }
+        }
+        guard let handler = names.number(of: envelope.name) else {
+            // the head was told unchecked: a name that nobody knows may be one that has rotted
+            guard placed?.isSound() ?? true else { return giveBackUnreadable(holding) }
+            note(.unknownName(String(decoding: envelope.name, as: UTF8.self)))
+            return handBacks.append(holding)
         }
         do {
             let delivery = try TaskDelivery(task, envelope, handler: handler, placed: placed)

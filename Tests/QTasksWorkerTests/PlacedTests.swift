@@ -114,6 +114,25 @@ struct `Arguments in the store` {
         #expect(second.takeCopy() == task(2).arguments && !second.isPlaced)
     }
 
+    @Test mutating func `whose head has rotted are unreadable, not a task that nobody knows (P9)`()
+        throws
+    {
+        try beginSession()
+        let (reference, head) = try save(task(1))
+        var rotten = head
+        let name = Envelope.fixedBytes
+        rotten[name] ^= 1
+        bench.said = []
+        try work(1, at: reference, rotten)
+        #expect(bench.said.first == .unreadable([Bench.holding(1)]))
+        var other = task(2)
+        other.name = "unknown"
+        let (sound, itsHead) = try save(other)
+        bench.said = []
+        try work(2, at: sound, itsHead)
+        #expect(bench.said.first == .handBack([Bench.holding(2)]))
+    }
+
     @Test mutating func `that are gone are handed back at once`() throws {
         try beginSession()
         var (reference, head) = try save(task(1))
