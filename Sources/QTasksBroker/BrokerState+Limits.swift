@@ -79,7 +79,7 @@ extension BrokerState {
             // so that its successor comes without a pause
             tellStarter(.killed, of: worker)
             limit.isOver = true
-            limit.at = now.monotonic + HardLimits.killNanoseconds
+            limit.at = now.monotonic + settings.killAfterNanoseconds
             limits.set(lease, limit)
             outbox.deeds.append(.terminate(limit.worker))
             notice(

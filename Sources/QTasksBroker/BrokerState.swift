@@ -18,9 +18,6 @@ package struct BrokerState {
         package var parentPid: Int32
         package var home: String
 
-        /// How long an attempt may go on past its limit before its worker is asked to end.
-        package var killAfterNanoseconds: UInt64 = 1_000_000_000
-
         /// Tasks that one session may have unanswered.
         package var windowTasks: UInt32 = 10_000
 
@@ -32,6 +29,13 @@ package struct BrokerState {
             self.pid = pid
             self.parentPid = parentPid
             self.home = home
+        }
+
+        /// See ``QueueConfig/killAfter``.
+        var killAfterNanoseconds: UInt64 {
+            let (seconds, attoseconds) = config.killAfter.components
+            return UInt64(clamping: seconds) * 1_000_000_000
+                + UInt64(clamping: attoseconds / 1_000_000_000)
         }
     }
 

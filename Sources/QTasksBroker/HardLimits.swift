@@ -7,9 +7,9 @@ import QTasksWire
 /// When workers are ended that don't end an attempt by themselves.
 ///
 /// ```
-///   RUNNING      limit           + grace        + 1 s
-///   ---+-----------+----------------+--------------+-->
-///      began       the worker       SIGTERM        SIGKILL to its process group
+///   RUNNING      limit        + kill-after     + kill-after
+///   ---+-----------+----------------+----------------+-->
+///      began       the worker       SIGTERM          SIGKILL to its process group
 ///                  ends it
 /// ```
 ///
@@ -34,9 +34,6 @@ struct HardLimits {
             (left.at, left.lease.rawValue) < (right.at, right.lease.rawValue)
         }
     }
-
-    /// From SIGTERM to SIGKILL, in nanoseconds.
-    static let killNanoseconds: UInt64 = 1_000_000_000
 
     private var limits: [Lease: Limit] = [:]
     private var moments = Heap<Moment>()

@@ -17,6 +17,10 @@ public struct QueueConfig: Sendable, Equatable {
     /// How long running tasks may go on after a request to stop.
     public var grace: Duration = .seconds(10)
 
+    /// How long a handler may go on past its time limit, or its task's cancel, before its worker is asked
+    /// to end (SIGTERM), and how long that may take before it is killed.
+    public var killAfter: Duration = .seconds(1)
+
     /// What an acknowledgement has survived where an add doesn't say.
     public var durability: Durability = .synced
 
@@ -53,9 +57,9 @@ public struct QueueConfig: Sendable, Equatable {
 
     /// The settings with what the environment says laid over them.
     ///
-    /// Reads `QTASKS_WORKERS`, `QTASKS_WORKER_COMMAND`, `QTASKS_SLOTS`, `QTASKS_GRACE` (seconds), `QTASKS_DURABILITY`,
-    /// `QTASKS_MAX_DELIVERIES`, `QTASKS_MAX_PAYLOAD` (bytes), `QTASKS_MAX_QUEUED`, `QTASKS_RETENTION`,
-    /// `QTASKS_QUOTA`, `QTASKS_HISTORY`, `QTASKS_RECYCLE_TASKS`, `QTASKS_RECYCLE_RSS`, `QTASKS_LIMIT_AS`,
+    /// Reads `QTASKS_WORKERS`, `QTASKS_WORKER_COMMAND`, `QTASKS_SLOTS`, `QTASKS_GRACE` and `QTASKS_KILL_AFTER`
+    /// (seconds), `QTASKS_DURABILITY`, `QTASKS_MAX_DELIVERIES`, `QTASKS_MAX_PAYLOAD` (bytes),
+    /// `QTASKS_MAX_QUEUED`, `QTASKS_RETENTION`, `QTASKS_QUOTA`, `QTASKS_HISTORY`, `QTASKS_RECYCLE_TASKS`, `QTASKS_RECYCLE_RSS`, `QTASKS_LIMIT_AS`,
     /// `QTASKS_LIMIT_CPU`, `QTASKS_LIMIT_NOFILE`, `QTASKS_NICE`, `QTASKS_LOG_LEVEL` and `QTASKS_LISTEN`.
     ///
     /// - Parameter lookUp: Gives a variable's value; this process's environment unless told otherwise.
@@ -84,6 +88,7 @@ public struct QueueConfig: Sendable, Equatable {
         case workerCommand = "worker-command"
         case slots
         case grace
+        case killAfter = "kill-after"
         case durability
         case maxDeliveries = "max-deliveries"
         case maxPayload = "max-payload"
@@ -173,6 +178,7 @@ public struct QueueConfig: Sendable, Equatable {
             workerCommand = text
         case .slots: slots = try number(1...10_000)
         case .grace: grace = try Self.seconds(text, origin)
+        case .killAfter: killAfter = try Self.seconds(text, origin)
         case .durability:
             guard let level = Durability(text) else {
                 throw Self.bad(origin, text, Durability.allowedTexts)
@@ -227,6 +233,7 @@ public struct QueueConfig: Sendable, Equatable {
         case .workerCommand: workerCommand
         case .slots: String(slots)
         case .grace: Self.text(seconds: grace)
+        case .killAfter: Self.text(seconds: killAfter)
         case .durability: durability.description
         case .maxDeliveries: String(maxDeliveries)
         case .maxPayload: String(maxPayload)
@@ -247,10 +254,13 @@ public struct QueueConfig: Sendable, Equatable {
     }
 
     private static func seconds(_ text: String, _ origin: String) throws(QTasksError) -> Duration {
-        guard let seconds = Double(text), (0...86_400).contains(seconds) else {
-            throw bad(origin, text, "seconds from 0 to 86400")
+        let isMilliseconds = text.hasSuffix("ms")
+        let digits = text.dropLast(isMilliseconds ? 2 : text.hasSuffix("s") ? 1 : 0)
+        let divisor: Double = isMilliseconds ? 1000 : 1
+        guard let number = Double(digits), (0...86_400).contains(number / divisor) else {
+            throw bad(origin, text, "seconds from 0 to 86400, such as '10', '0.5s' or '500ms'")
         }
-        return .milliseconds(Int64(seconds * 1000))
+        return .milliseconds(Int64(number * 1000 / divisor))
     }
 
     /// `tcp://` at 127.x.y.z with a port or `*`.

@@ -17,9 +17,10 @@ private let second: UInt64 = 1_000_000_000
 struct `A hard limit` {
     /// A worker that runs so many tasks, the first of them limited to 100 ms.
     private static func bench(
-        tasks: Int
+        tasks: Int,
+        killAfter: Duration = .seconds(1)
     ) throws -> (BrokerBench, WorkerID, [Holding], RunningAttempt) {
-        var bench = try BrokerBench()
+        var bench = try BrokerBench { $0.killAfter = killAfter }
         let worker = WorkerID()
         bench.hello(worker, one)
         for _ in 0..<tasks { try bench.add() }
@@ -38,15 +39,23 @@ struct `A hard limit` {
         return (bench, worker, sent.map { Holding(id: $0.id, lease: $0.lease) }, attempt)
     }
 
-    @Test func `ends the worker in two steps, and its attempt as past its time (P4)`() throws {
-        var (bench, worker, holdings, attempt) = try Self.bench(tasks: 3)
-        let grace = bench.broker.settings.killAfterNanoseconds
+    @Test(arguments: [0, 20, 1000])
+    func `ends the worker in two steps, and its attempt as past its time (P4)`(
+        killAfter: Int
+    ) throws {
+        var (bench, worker, holdings, attempt) = try Self.bench(
+            tasks: 3,
+            killAfter: .milliseconds(killAfter)
+        )
+        let grace = UInt64(killAfter) * millisecond
         #expect(bench.broker.nextDeadline == attempt.deadline + grace)
         bench.pass(100 * millisecond + grace - 1)
         #expect(bench.deeds.isEmpty, "not before its time")
         bench.pass(1)
         #expect(bench.deeds == [.terminate(worker)])
-        bench.pass(second)
+        if grace > 0 { bench.pass(grace - 1) }
+        #expect(bench.deeds == [.terminate(worker)], "it may yet end by itself")
+        bench.pass(1)
         #expect(bench.deeds == [.terminate(worker), .kill(worker)])
         #expect(bench.proposals.isEmpty, "its process lives: its tasks are its own")
         bench.die(worker)

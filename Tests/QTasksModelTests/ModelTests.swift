@@ -120,12 +120,14 @@ struct `JSON text` {
 struct `Settings` {
     @Test func `come from the environment`() throws {
         let variables = [
-            "QTASKS_SLOTS": "3", "QTASKS_GRACE": "0.5", "QTASKS_DURABILITY": "written",
+            "QTASKS_SLOTS": "3", "QTASKS_GRACE": "0.5", "QTASKS_KILL_AFTER": "250ms",
+            "QTASKS_DURABILITY": "written",
             "QTASKS_MAX_PAYLOAD": "2048", "QTASKS_LISTEN": "tcp://127.0.0.1:5570",
         ]
         let config = try QueueConfig().merging { variables[$0] }
         #expect(config.slots == 3)
         #expect(config.grace == .milliseconds(500))
+        #expect(config.killAfter == .milliseconds(250))
         #expect(config.durability == .written)
         #expect(config.maxPayload == 2048)
         #expect(config.listen == "tcp://127.0.0.1:5570")
@@ -143,7 +145,8 @@ struct `Settings` {
         ("QTASKS_RECYCLE_TASKS", "0"), ("QTASKS_RECYCLE_RSS", "1023"), ("QTASKS_LIMIT_AS", "1MiB"),
         ("QTASKS_LIMIT_CPU", "soon"), ("QTASKS_LIMIT_NOFILE", "3"), ("QTASKS_NICE", "20"),
         ("QTASKS_WORKER_COMMAND", ""),
-        ("QTASKS_GRACE", "-1"), ("QTASKS_LOG_LEVEL", "loud"),
+        ("QTASKS_GRACE", "-1"), ("QTASKS_KILL_AFTER", "1m"), ("QTASKS_KILL_AFTER", "s"),
+        ("QTASKS_LOG_LEVEL", "loud"),
         ("QTASKS_LISTEN", "tcp://0.0.0.0:5570"),
         ("QTASKS_LISTEN", "tcp://192.168.1.1:5570"), ("QTASKS_LISTEN", "tcp://127.0.0.1"),
     ])
@@ -160,6 +163,7 @@ struct `Settings` {
         var config = QueueConfig()
         config.workers = 3
         config.grace = .milliseconds(1500)
+        config.killAfter = .milliseconds(20)
         config.maxQueued = 7
         config.durability = .interval(milliseconds: 50)
         config.retention.byName["a;b\\=c"] = Retention(seconds: 3601, count: 5)

@@ -42,6 +42,15 @@ struct ConfigOptions: ParsableArguments {
     var grace: String?
 
     @Option(
+        name: .customLong("kill-after"),
+        help: """
+            Seconds that a handler may go on past its time limit or its task's cancel before its worker gets \
+            SIGTERM, and then before it gets SIGKILL. (default: 1)
+            """
+    )
+    var killAfter: String?
+
+    @Option(
         help: """
             What an acknowledgement has survived: synced, written, or interval:MS (written, and synced \
             so many milliseconds later). (default: synced)
@@ -135,6 +144,7 @@ struct ConfigOptions: ParsableArguments {
         var config = try app.config.merging()
         let flags: [(QueueConfig.Setting, String?)] = [
             (.workers, workers), (.workerCommand, workerCommand), (.slots, slots), (.grace, grace),
+            (.killAfter, killAfter),
             (.durability, durability),
             (.maxDeliveries, maxDeliveries), (.maxPayload, maxPayload), (.maxQueued, maxQueued),
             (.retention, retention.isEmpty ? nil : retention.joined(separator: ";")),
