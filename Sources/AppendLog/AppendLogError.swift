@@ -30,6 +30,10 @@ public enum AppendLogError: Error, Hashable, Sendable {
     /// A later version of this module wrote the store. Nothing was changed.
     case newerFormat(path: String, version: UInt32, supported: UInt32)
 
+    /// A record is of a kind that the log's owner neither knows nor may pass over (``LogListener/knows``):
+    /// most likely a later version of it wrote the store. Nothing was changed.
+    case unknownKind(path: String, kind: UInt8, sequence: UInt64, format: UInt32)
+
     /// Another writer has the store; `holder` is its process id where the lock file tells it.
     case locked(path: String, holder: Int32?)
 
@@ -43,8 +47,8 @@ extension AppendLogError {
         switch self {
         case .system(_, _, let errno): errno == ENOSPC || errno == EDQUOT
         case .outOfSpace: true
-        case .payloadTooLarge, .corrupt, .metaUnreadable, .notAStore, .newerFormat, .locked,
-            .unsuitableFileSystem:
+        case .payloadTooLarge, .corrupt, .metaUnreadable, .notAStore, .newerFormat, .unknownKind,
+            .locked, .unsuitableFileSystem:
             false
         }
     }
@@ -67,6 +71,10 @@ extension AppendLogError: CustomStringConvertible {
             "\(path): not a store of this program; name another directory"
         case .newerFormat(let path, let version, let supported):
             "\(path): format version \(version), read up to \(supported); use the newer program"
+        case .unknownKind(let path, let kind, let sequence, let format):
+            "\(path): record \(sequence) is of kind \(kind), which this version of the program (format "
+                + "version \(format)) doesn't know: a later one wrote it; use that one, since without the record "
+                + "tasks could come back that were ended"
         case .locked(let path, let holder):
             "\(path): process \(holder.map { "\($0)" } ?? "unknown") has it; stop it first"
         case .unsuitableFileSystem(let path, let name):

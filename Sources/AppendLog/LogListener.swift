@@ -18,6 +18,12 @@ public struct LogListener {
     /// not count.
     public var prepare: ((UInt8, UnsafeRawBufferPointer) -> Void)?
 
+    /// Whether a record of this kind may be taken in, or passed over; `nil`: any.
+    ///
+    /// Where it may not, opening ends with ``AppendLogError/unknownKind(path:kind:sequence:format:)``, and the
+    /// store is as it was.
+    public var knows: ((UInt8) -> Bool)?
+
     /// Called for each record that was durable and is damaged: its header can be trusted, its payload
     /// can't.
     public var damaged: ((borrowing RecordView) -> Void)?
@@ -27,11 +33,13 @@ public struct LogListener {
         restore: ((CheckpointPart) -> Bool)? = nil,
         damaged: ((borrowing RecordView) -> Void)? = nil,
         prepare: ((UInt8, UnsafeRawBufferPointer) -> Void)? = nil,
+        knows: ((UInt8) -> Bool)? = nil,
         replay: @escaping (borrowing RecordView) -> Void
     ) {
         self.replay = replay
         self.restore = restore
         self.damaged = damaged
         self.prepare = prepare
+        self.knows = knows
     }
 }

@@ -376,6 +376,14 @@ struct LogOpening {
         _ view: borrowing RecordView,
         isDurable: Bool
     ) throws(AppendLogError) {
+        if let knows = listener.knows, !knows(view.kind) {
+            throw .unknownKind(
+                path: directory,
+                kind: view.kind,
+                sequence: view.sequence,
+                format: LogFormat.version
+            )
+        }
         report.records += 1
         guard !isDurable else { return listener.replay(view) }
         report.recordsRewritten += 1

@@ -30,7 +30,8 @@ package enum GlobalConfigError: Error {
         switch self {
         case .log(let error):
             switch error {
-            case .newerFormat, .notAStore, .metaUnreadable, .unsuitableFileSystem: 78
+            case .newerFormat, .unknownKind, .notAStore, .metaUnreadable, .unsuitableFileSystem:
+                78
             case .system, .payloadTooLarge, .outOfSpace, .corrupt, .locked: 74
             }
         case .process(let error):

@@ -63,6 +63,7 @@ package struct OpenedStore {
                     state.tasks.index.prefetch(id)
                 }
             },
+            knows: { StoredKind(rawValue: $0) != nil || $0 >= StoredKind.firstIgnorable },
             replay: { record in
                 observe?(record)
                 do {

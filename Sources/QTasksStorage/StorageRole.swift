@@ -60,7 +60,7 @@ package enum StorageRole {
         switch error {
         case let error as AppendLogError:
             switch error {
-            case .newerFormat, .notAStore, .metaUnreadable, .unsuitableFileSystem:
+            case .newerFormat, .unknownKind, .notAStore, .metaUnreadable, .unsuitableFileSystem:
                 ExitReport.codeOfPermanentFailure
             case .system, .corrupt, .outOfSpace, .payloadTooLarge, .locked: codeOfDiskFailure
             }

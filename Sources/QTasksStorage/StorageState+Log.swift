@@ -34,7 +34,8 @@ extension StorageState {
             switch error {
             case .outOfSpace: return .noSpace
             case .payloadTooLarge: return .tooLong
-            case .system, .corrupt, .metaUnreadable, .notAStore, .newerFormat, .locked,
+            case .system, .corrupt, .metaUnreadable, .notAStore, .newerFormat, .unknownKind,
+                .locked,
                 .unsuitableFileSystem:
                 fail("\(error)")
                 return .failed

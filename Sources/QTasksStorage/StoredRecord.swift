@@ -36,6 +36,12 @@ package enum StoredKind: UInt8, CaseIterable, Sendable {
     /// What holds a queue's tasks back from now on, see ``StoredQueue``.
     case queue = 13
 
+    /// Kinds from here on may be passed over by a version that doesn't know them: they change no task.
+    ///
+    /// Below, one that is unknown keeps the store from being opened for writing: an older version that passed
+    /// over it would have tasks as they no longer are.
+    package static let firstIgnorable: UInt8 = 128
+
     /// It has a ``StoredFinish``.
     var hasResult: Bool { self == .finish || self == .cancel }
 }

@@ -351,7 +351,7 @@ extension AppendLogError {
     fileprivate func opening(_ directory: String) -> QTasksError {
         let code: QTasksError.Code =
             switch self {
-            case .locked, .notAStore, .newerFormat, .unsuitableFileSystem: .badHome
+            case .locked, .notAStore, .newerFormat, .unknownKind, .unsuitableFileSystem: .badHome
             case .system, .payloadTooLarge, .outOfSpace, .corrupt, .metaUnreadable:
                 .storageUnavailable
             }

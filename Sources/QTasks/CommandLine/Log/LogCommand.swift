@@ -79,7 +79,7 @@ extension QTasksError {
             )
         case .corrupt:
             self.init(.damaged, "\(error); 'log verify' tells what else is", cause: error)
-        case .newerFormat: self.init(.badHome, "\(error)", cause: error)
+        case .newerFormat, .unknownKind: self.init(.badHome, "\(error)", cause: error)
         case .locked(_, let holder):
             let who = holder.map { "process \($0)" } ?? "a process"
             self.init(
