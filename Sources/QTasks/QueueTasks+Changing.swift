@@ -35,6 +35,15 @@ extension QueueTasks {
     public func requeue(_ id: TaskID, timeout: Duration? = .seconds(30)) async throws {
         _ = try await connectedBroker().requeue([id], timeout: timeout)[0].get()
     }
+
+    /// Forgets a task that is ``TaskStatus/dead`` before its retention is over: there is no such task from
+    /// then on, and nobody can requeue it.
+    ///
+    /// - Throws: ``QTasksError/Code/notFound``; ``QTasksError/Code/conflict`` where it isn't dead; another
+    ///   ``QTasksError``; `CancellationError`.
+    public func forget(_ id: TaskID, timeout: Duration? = .seconds(30)) async throws {
+        _ = try await connectedBroker().forget([id], timeout: timeout)[0].get()
+    }
 }
 
 extension AsyncResult {

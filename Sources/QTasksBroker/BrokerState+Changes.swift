@@ -1,6 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 //
-// Cancel and requeue from outside: Storage decides, the lines and the workers follow.
+// Cancel, requeue and forget from outside: Storage decides, the lines and the workers follow.
 
 import QTasksModel
 import QTasksWire
@@ -101,6 +101,8 @@ extension BrokerState {
         case .requeued(let placement):
             putBack(placement)
             receipt = (.done, .new)
+        // it waited nowhere, and nobody waits for a task that is dead
+        case .forgotten: receipt = (.done, .dead)
         case .unchanged(nil): receipt = (.unknown, nil)
         case .unchanged(let status):
             // the same once more, as a client sends it that heard no answer

@@ -83,6 +83,7 @@ extension BrokerState {
         case .queue: try queue(header.number, &reader, session)
         case .cancel: try change(.cancel, header.number, &reader, session)
         case .requeue: try change(.requeue, header.number, &reader, session)
+        case .forget: try change(.forget, header.number, &reader, session)
         case .restart:
             restart(try reader.u8("flags"), number: header.number, session: session)
         default:

@@ -21,8 +21,14 @@ struct StarterView {
     /// Clients that wait for the end of a rolling restart.
     var restarts: [(session: Session, number: UInt64)] = []
 
+    /// Evidence that Storage may be asked to record at once: as much as the Starter keeps.
+    static let evidenceMax = 256
+
     /// Deaths and their causes.
     var register = DeathRegister()
+
+    /// What Storage hasn't recorded yet, by proposal.
+    var evidence: [UInt64: DeathEvidence] = [:]
 }
 
 extension BrokerState {
@@ -36,8 +42,7 @@ extension BrokerState {
             starter = session
             tellStarter()
         case .exit:
-            reaped(try ExitMessage(from: &reader))
-            outbox.toWorkers.append((session, WireWriter(.exit, number: header.number).bytes))
+            reaped(try ExitMessage(from: &reader), header.number)
         case .drain: drain(graceMilliseconds: try reader.integer("grace", as: UInt64.self))
         case .stop: stopStorage()
         case .retire: letGo(try WorkerNews.read(from: &reader))
@@ -69,27 +74,66 @@ extension BrokerState {
     // MARK: Ends of workers
 
     /// The Starter has buried a worker, and tells how it ended; the requeue has not waited for it.
-    private mutating func reaped(_ exit: ExitMessage) {
+    private mutating func reaped(_ exit: ExitMessage, _ number: UInt64) {
+        if starterView.register.isRecorded(exit) { return answerExit(number) }
         let isExpected = roster.all.contains {
             let process = roster[$0].process
             return process.pid == exit.pid && process.startTime == exit.startTime
         }
-        if let evidence = starterView.register.take(exit, isExpected: isExpected) {
-            record(evidence)
-        }
+        let evidence = starterView.register.take(exit, number: number, isExpected: isExpected)
+        if let evidence { record(evidence) }
+    }
+
+    /// The Starter keeps it until then, for the next Broker.
+    private mutating func answerExit(_ number: UInt64) {
+        guard let starter else { return }
+        outbox.toWorkers.append((starter, WireWriter(.exit, number: number).bytes))
     }
 
     /// A worker's process has ended: its cause may be known already, or come later.
-    mutating func remember(_ entry: WorkerEntry) {
-        let holdings = entry.leases.compactMap { lease in
-            leases[lease]?.id.map { Holding(id: $0, lease: lease) }
-        }
+    ///
+    /// Its leases' ends are proposed before this, which they are the evidence of.
+    mutating func remember(_ entry: WorkerEntry, holding holdings: [Holding]) {
         let evidence = starterView.register.died(entry.id, entry.process, holding: holdings)
         if let evidence { record(evidence) }
     }
 
     /// All that is known of a death is together, once for each.
     private mutating func record(_ evidence: DeathEvidence) {
+        report(evidence)
+        guard starterView.evidence.count < StarterView.evidenceMax else {
+            notice(
+                "evidence dropped",
+                "Storage records nothing: how a worker ended is not kept",
+                [("pid", "\(evidence.exit.pid)")],
+                isWarning: true
+            )
+            return recorded(evidence)
+        }
+        let number = takeNumber()
+        starterView.evidence[number] = evidence
+        propose(.evidence(number: number, evidence.exit))
+    }
+
+    /// Storage has forgotten what it was asked: it is asked again.
+    mutating func proposeEvidenceAgain() {
+        for (number, evidence) in starterView.evidence {
+            propose(.evidence(number: number, evidence.exit))
+        }
+    }
+
+    /// It is in the log.
+    mutating func evidenceRecorded(_ number: UInt64) {
+        guard let evidence = starterView.evidence.removeValue(forKey: number) else { return }
+        recorded(evidence)
+    }
+
+    private mutating func recorded(_ evidence: DeathEvidence) {
+        starterView.register.recorded(evidence.exit)
+        answerExit(evidence.number)
+    }
+
+    private mutating func report(_ evidence: DeathEvidence) {
         let exit = evidence.exit
         var details = [
             (key: "pid", value: "\(exit.pid)"),

@@ -256,6 +256,7 @@ extension BrokerState {
         for number in clients.compactions.keys { propose(.compact(number: number)) }
         proposeChangesAgain()
         proposeQueueChangesAgain()
+        proposeEvidenceAgain()
         for id in clients.awaitedTasks { propose(.watch(id: id)) }
     }
 
@@ -306,6 +307,7 @@ extension BrokerState {
         case .notCompacted(let number, let refusal): notCompacted(number, refusal)
         case .changed(let number, let verdict): changed(number, verdict)
         case .queue(let number, let queue, let verdict): queueChanged(number, queue, verdict)
+        case .evidence(let number): evidenceRecorded(number)
         }
     }
 

@@ -254,7 +254,9 @@ extension BrokerState {
         // whatever its tasks left running must not write beside the next attempt (H16)
         outbox.deeds.append(.kill(id))
         outbox.deeds.append(.forget(id))
-        remember(entry)
+        let holdings = entry.leases.compactMap { lease in
+            leases[lease]?.id.map { Holding(id: $0, lease: lease) }
+        }
         let isShared = entry.leases.count + entry.lingering.count > 1
         // one that never spoke to this Broker was on its way out with an earlier run's Starter, for all
         // that is known; and one that was leaving ended because it was asked to
@@ -281,6 +283,7 @@ extension BrokerState {
             )
         }
         limits.removeAll(of: id)
+        remember(entry, holding: holdings)
         notice(
             "worker died",
             "a worker's process has ended; what it ran goes to others",

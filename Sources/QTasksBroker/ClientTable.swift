@@ -87,7 +87,7 @@ struct ClientTable {
     /// Who waits for the end of a compaction.
     var compactions: [UInt64: (session: Session, number: UInt64)] = [:]
 
-    /// Cancels and requeues, by proposal.
+    /// Cancels, requeues and forgets, by proposal.
     var changes: [UInt64: PendingChange] = [:]
 
     /// Changes of queues' rules, by proposal.

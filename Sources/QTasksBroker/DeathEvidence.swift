@@ -11,8 +11,11 @@ package struct DeathEvidence: Sendable, Equatable {
     /// Who it was; `nil` where it never spoke to this Broker, or was started by nobody's worker command.
     package var worker: WorkerID?
 
-    /// The leases that went with it.
+    /// The leases that went with it, as far as this Broker knows; Storage knows them all.
     package var holdings: [Holding] = []
+
+    /// The Starter's number for it, which it waits for.
+    package var number: UInt64 = 0
 }
 
 /// Brings together what the Broker learns first, who died with what in hand, and what only the
@@ -27,6 +30,15 @@ struct DeathRegister {
     private struct Process: Hashable {
         var pid: Int32
         var startTime: UInt64
+
+        init(pid: Int32, startTime: UInt64) {
+            self.pid = pid
+            self.startTime = startTime
+        }
+
+        init(_ exit: ExitMessage) {
+            self.init(pid: exit.pid, startTime: exit.startTime)
+        }
     }
 
     private struct Dead {
@@ -34,9 +46,16 @@ struct DeathRegister {
         var holdings: [Holding]
     }
 
+    private struct Told {
+        /// `nil` once the death has been noticed as well.
+        var exit: ExitMessage?
+        var number: UInt64
+        /// It is in the log, as far as there is anything to record.
+        var isRecorded = false
+    }
+
     private var dead = Recent<Process, Dead>(limit: Self.deadMax)
-    /// Of those whose death hasn't been noticed yet the cause, of others `nil`.
-    private var told = Recent<Process, ExitMessage?>(limit: Self.toldMax)
+    private var told = Recent<Process, Told>(limit: Self.toldMax)
 
     /// A worker's process has ended.
     ///
@@ -47,32 +66,52 @@ struct DeathRegister {
         holding holdings: [Holding]
     ) -> DeathEvidence? {
         let process = Process(pid: process.pid, startTime: process.startTime)
-        guard let exit = told[process] ?? nil else {
+        guard let known = told[process], let exit = known.exit else {
             dead[process] = Dead(worker: worker, holdings: holdings)
             return nil
         }
-        told[process] = .some(nil)
-        return DeathEvidence(exit: exit, worker: worker, holdings: holdings)
+        told[process]?.exit = nil
+        return DeathEvidence(
+            exit: exit,
+            worker: worker,
+            holdings: holdings,
+            number: known.number
+        )
     }
 
     /// The Starter has told a cause.
     ///
     /// - Parameters:
     ///   - exit: What it saw.
+    ///   - number: What it is to be answered with.
     ///   - isExpected: The Broker knows the worker, and hasn't noticed its end.
     /// - Returns: The evidence, once for each process; `nil` where it is to be waited for.
-    mutating func take(_ exit: ExitMessage, isExpected: Bool) -> DeathEvidence? {
-        let process = Process(pid: exit.pid, startTime: exit.startTime)
+    mutating func take(
+        _ exit: ExitMessage,
+        number: UInt64 = 0,
+        isExpected: Bool
+    ) -> DeathEvidence? {
+        let process = Process(exit)
         // sent again, because our answer was lost
         guard told[process] == nil else { return nil }
-        if isExpected {
-            told[process] = exit
-            return nil
-        }
-        told[process] = .some(nil)
+        told[process] = Told(exit: isExpected ? exit : nil, number: number)
+        if isExpected { return nil }
         let known = dead[process]
-        return DeathEvidence(exit: exit, worker: known?.worker, holdings: known?.holdings ?? [])
+        return DeathEvidence(
+            exit: exit,
+            worker: known?.worker,
+            holdings: known?.holdings ?? [],
+            number: number
+        )
     }
+
+    /// Storage has recorded it, or has nothing to record it with.
+    mutating func recorded(_ exit: ExitMessage) {
+        told[Process(exit)]?.isRecorded = true
+    }
+
+    /// Whether the Starter need not keep it any longer.
+    func isRecorded(_ exit: ExitMessage) -> Bool { told[Process(exit)]?.isRecorded ?? false }
 }
 
 /// A dictionary that forgets its oldest keys.

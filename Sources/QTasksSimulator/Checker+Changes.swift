@@ -111,6 +111,7 @@ extension Checker {
             switch change {
             case .cancel: !status.isFinal || status == .cancel
             case .requeue: [.error, .dead, .cancel].contains(status)
+            case .forget: status == .dead
             }
         if isPossible { fail("no \(change) of \(name(receipt.id)), which is \(status)") }
     }

@@ -41,6 +41,8 @@ struct Ledger {
         var epoch: UInt16 = 0
         var lastSequence: UInt64
         var outcome: [UInt8] = []
+        /// Leases that a death ended in this epoch, and whether it is told how.
+        var deathsOf: [Lease: Bool] = [:]
         /// What its add asked for, in seconds.
         var keptFor: UInt64?
     }
@@ -134,7 +136,8 @@ struct Ledger {
                 entry.sequence == task.placement.sequence,
                 entry.lastSequence == task.lastSequence,
                 entry.flags.contains(.suspect) == task.placement.isSuspect,
-                task.status != .process || entry.lease == task.lease
+                task.status != .process || entry.lease == task.lease,
+                Set(fold.evidence.leases(of: id)) == Set(task.deathsOf.filter(\.value).keys)
             else { throw Complaint("Storage has \(id) as \(entry); the log says \(task)") }
         }
     }
@@ -169,6 +172,7 @@ struct Ledger {
             case .requeue:
                 let requeue = try StoredRequeue(from: &reader)
                 try change(requeue.id, record) { try Self.requeue(&$0, requeue) }
+            case .evidence: try take(try StoredEvidence(from: &reader))
             case .stale, .worker, .queue: break
             case .expire:
                 let expire = try StoredExpire(from: &reader)
@@ -180,6 +184,18 @@ struct Ledger {
             case nil: throw Complaint("a record of the unknown kind \(record.kind)")
             }
         }
+    }
+
+    /// How a worker ended changes nothing of its task; it is told once for each lease that ended with it.
+    private mutating func take(_ evidence: StoredEvidence) throws {
+        let holding = evidence.holding
+        guard let isTold = tasks[holding.id]?.deathsOf[holding.lease] else {
+            throw Complaint("P4: evidence of a death that was none: lease \(holding.lease)")
+        }
+        guard !isTold else {
+            throw Complaint("P4: the death under lease \(holding.lease) is explained twice")
+        }
+        tasks[holding.id]?.deathsOf[holding.lease] = true
     }
 
     private mutating func add(_ add: StoredAdd, _ sequence: UInt64) throws {
@@ -293,6 +309,7 @@ struct Ledger {
         task.deaths = 0
         task.lease = .none
         task.outcome = []
+        task.deathsOf = [:]
         task.placement.isSuspect = false
     }
 
@@ -313,6 +330,10 @@ struct Ledger {
             release.isCounted && task.deaths >= task.maxDeliveries ? .dead : .new
         guard release.status == expected else {
             throw Complaint("P4: after \(task.deaths) deaths a task is \(release.status)")
+        }
+        switch release.cause {
+        case .death, .goneBefore: task.deathsOf[task.lease] = false
+        case .notHeld, .handedBack, .drain, .unreadable, .neighbour: break
         }
         task.placement.isSuspect = task.placement.isSuspect || release.isSuspect
         task.status = release.status

@@ -55,6 +55,9 @@ struct MessageText {
                 case .queue:
                     let queue = try StoredQueue(from: &reader)
                     return "QUEUE \(queue.queue): \(queue.rules)"
+                case .evidence:
+                    let evidence = try StoredEvidence(from: &reader)
+                    return "EVIDENCE \(text(evidence.holding)) of \(evidence.worker)"
                 case .carried:
                     let carried = try StoredCarried(from: &reader)
                     let id = try Envelope(carried.add.envelope).id
@@ -174,6 +177,7 @@ struct MessageText {
         case .overdue(_, let holding, _): return "overdue \(text(holding))"
         case .change(_, let change, let id, _): return "\(change) \(name(id))"
         case .queue(_, let message): return "queue \(message.queue)"
+        case .evidence(_, let exit): return "evidence of pid \(exit.pid)"
         }
     }
 
@@ -211,6 +215,7 @@ struct MessageText {
         case .notCompacted(_, let refusal): "not compacted \(refusal.code)"
         case .changed(_, let verdict): "changed \(verdict)"
         case .queue(_, let queue, let verdict): "queue \(queue) \(verdict)"
+        case .evidence: "evidence"
         }
     }
 }

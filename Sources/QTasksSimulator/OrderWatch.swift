@@ -114,7 +114,7 @@ struct OrderWatch {
             guard verdict == .committed, held.remove(holding.lease) != nil else { return }
             if status == .scheduled { known[holding.id]?.due = due }
         case .changed(_, let verdict): heard(verdict, ledger)
-        case .record, .final, .counts, .compacted, .notCompacted, .queue: break
+        case .record, .final, .counts, .compacted, .notCompacted, .queue, .evidence: break
         }
     }
 
@@ -128,7 +128,7 @@ struct OrderWatch {
             // asked for before it was cancelled, and granted since it is queued again
             if let lease = newest[id], held.contains(lease) { return }
             known[id]?.waitsSince = turn
-        case .unchanged, .refused: break
+        case .forgotten, .unchanged, .refused: break
         }
     }
 
@@ -168,7 +168,7 @@ struct OrderWatch {
             known[id]?.due = nil
             return overtaken(by: entry.task, for: worker, canRun: canRun)
         case .release, .watch, .read, .worker, .count, .compact, .reader, .change, .overdue,
-            .queue:
+            .queue, .evidence:
             return nil
         }
     }

@@ -11,8 +11,7 @@ final class SimulatedStarter: SimulatedProcess {
 
     private var state: StarterState
     private var broker: ConnectingSocket?
-    /// Counts the ends of children that were told.
-    private var exits: UInt64 = 0
+    private var exits = ExitOutbox()
     private var children: [Child: SimulatedProcess] = [:]
     private var hasBegun = false
     private var isAskedToStop = false
@@ -107,21 +106,22 @@ final class SimulatedStarter: SimulatedProcess {
         case .exited(let code): message.code = code
         case .signaled(let number): (message.wasSignal, message.code) = (true, number)
         }
-        exits += 1
-        send(message.encoded(number: exits))
+        send(exits.add(message))
     }
 
     private func receive() {
         guard let broker else { return }
         for bytes in world.network.receive(on: broker, atMost: world.turnLimit()) {
-            let command = bytes.withUnsafeBytes { bytes -> Command? in
+            let header = bytes.withUnsafeBytes { bytes -> MessageHeader? in
                 var reader = WireReader(bytes)
-                return try? MessageHeader.read(from: &reader).command
+                return try? MessageHeader.read(from: &reader)
             }
-            switch command {
+            switch header?.command {
             case .welcome:
                 state.brokerConnected()
                 send(WireWriter(.starterHello).bytes)
+                for message in exits.messages { send(message) }
+            case .exit: exits.taken(header?.number ?? 0)
             case .ready: state.ready()
             case .drained: state.drained()
             default: break

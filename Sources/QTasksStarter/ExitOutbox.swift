@@ -1,14 +1,16 @@
 // Part of QTasks. License: see LICENSE.
 
-import QTasksWire
+package import QTasksWire
 
 /// Ends of workers that the Broker hasn't taken yet.
 ///
 /// A worker and the Broker may die at once, and a send that returns has proven nothing: each end is kept
 /// until its number comes back, and sent again to whichever Broker greets us next.
-struct ExitOutbox {
+package struct ExitOutbox {
     /// Of more the oldest are forgotten: a Broker that stays away keeps no evidence, but no memory either.
     static let kept = 256
+
+    package init() {}
 
     private var entries: [(number: UInt64, message: [UInt8])] = []
     private var nextNumber: UInt64 = 1
@@ -16,7 +18,7 @@ struct ExitOutbox {
     /// Keeps it.
     ///
     /// - Returns: What to send now.
-    mutating func add(_ exit: ExitMessage) -> [UInt8] {
+    package mutating func add(_ exit: ExitMessage) -> [UInt8] {
         let message = exit.encoded(number: nextNumber)
         entries.append((nextNumber, message))
         nextNumber += 1
@@ -25,10 +27,10 @@ struct ExitOutbox {
     }
 
     /// The Broker has it.
-    mutating func taken(_ number: UInt64) {
+    package mutating func taken(_ number: UInt64) {
         entries.removeAll { $0.number == number }
     }
 
     /// What a new session begins with, in order.
-    var messages: [[UInt8]] { entries.map(\.message) }
+    package var messages: [[UInt8]] { entries.map(\.message) }
 }

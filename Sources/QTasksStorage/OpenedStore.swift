@@ -104,7 +104,7 @@ extension StoredKind {
     package func taskID(in payload: UnsafeRawBufferPointer) -> TaskID? {
         var reader = WireReader(payload)
         switch self {
-        case .lease, .release, .requeue, .expire: _ = try? reader.raw(8, "time")
+        case .lease, .release, .requeue, .evidence, .expire: _ = try? reader.raw(8, "time")
         case .stale: _ = try? reader.raw(24, "time and worker")
         case .finish, .cancel:
             guard let finish = try? StoredFinish(from: &reader) else { return nil }

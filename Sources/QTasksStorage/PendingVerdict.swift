@@ -18,6 +18,9 @@ enum PendingVerdict {
     case final(TaskIndex.Number, epoch: UInt16)
     case changed(number: UInt64, ChangeVerdict)
     case queue(number: UInt64, String, QueueRules)
+    case evidence(number: UInt64)
+    /// Decided once the task's end is durable.
+    case forget(number: UInt64, TaskID)
 }
 
 /// Answers that wait for one watermark, in the order in which they were decided.

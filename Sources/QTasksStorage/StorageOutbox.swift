@@ -41,6 +41,8 @@ package struct StorageCounters: Equatable, Sendable {
     package var releases: UInt64 = 0
     package var cancels: UInt64 = 0
     package var requeues: UInt64 = 0
+    package var evidence: UInt64 = 0
+    package var forgets: UInt64 = 0
     /// Messages, or rests of messages, that were no message of ours and were dropped.
     package var malformed: UInt64 = 0
     /// Results that found no room in the log; their workers send them again.

@@ -1,7 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 //
-// CANCEL and REQUEUE, by the table of recovery.md, chapter 4: what an operator changes of a task that
-// is there. The record holds from then on, whatever dies.
+// CANCEL and REQUEUE, by the table of recovery.md, chapter 4, and the purge of dead tasks: what an operator
+// changes of a task that is there. The record holds from then on, whatever dies.
 
 import QTasksModel
 import QTasksWire
@@ -19,6 +19,7 @@ extension StorageState {
         switch change {
         case .cancel: cancel(task, number, reason, now: now, log: log)
         case .requeue: requeue(task, number, now: now, log: log)
+        case .forget: forget(task, number, now: now, log: log)
         }
     }
 
@@ -121,7 +122,31 @@ extension StorageState {
         }
     }
 
-    // MARK: Both
+    // MARK: FORGET
+
+    /// Forgets a dead task as its retention would: to everybody outside it is gone from then on.
+    mutating func forget(
+        _ task: TaskIndex.Number,
+        _ number: UInt64,
+        now: Now,
+        log: some TaskLog
+    ) {
+        let entry = tasks.index[task]
+        guard entry.status == .dead else { return leave(task, number, log: log) }
+        let finished = RetentionState.Finished(number: task, sequence: entry.lastSequence)
+        switch expire(finished, now: now, log: log) {
+        case .forgotten:
+            counters.forgets += 1
+            let verdict = PendingVerdict.changed(number: number, .forgotten)
+            tell(verdict, last, once: entry.durability, log: log)
+            trace("forget", entry.id, "broker")
+        case .notYet: awaitingDurable.append(.forget(number: number, entry.id), from: last)
+        case .noRoom where failure == nil: refuseChangeForSpace(number)
+        case .noRoom: break
+        }
+    }
+
+    // MARK: All
 
     /// Nothing is changed; what holds is told no earlier than anybody may hear of it.
     private mutating func leave(_ task: TaskIndex.Number, _ number: UInt64, log: some TaskLog) {

@@ -41,6 +41,7 @@ extension StorageState {
         }
         retention.opened()
         tasks.early = [:]
+        tasks.dropStrayEvidence()
     }
 
     /// A task has ended: its time runs.
@@ -128,6 +129,7 @@ extension StorageState {
         case .finish, .cancel: try carryResult(view, to: log)
         case .worker: try carryWorker(view, to: log)
         case .queue: try carryQueue(view, to: log)
+        case .evidence: try carryEvidence(view, to: log)
         case .lease, .release, .requeue, .stale, .expire: break
         case nil: _ = try carryAsItIs(view, to: log)
         }
@@ -190,6 +192,20 @@ extension StorageState {
         guard tasks.workers.isNeeded(worker.process, of: worker.id, at: view.position)
         else { return }
         tasks.workers.moved(worker.id, to: try carryAsItIs(view, to: log))
+    }
+
+    /// What is known of a death stays for as long as its task does.
+    private mutating func carryEvidence(
+        _ view: borrowing RecordView,
+        to log: some KeptLog
+    ) throws(AppendLogError) {
+        var reader = WireReader(view.payload)
+        guard let stored = try? StoredEvidence(from: &reader) else { return reportUnknown(view) }
+        guard tasks.evidence.isKept(stored.holding, at: view.position),
+            known(stored.holding.id) != nil
+        else { return }
+        let position = try carryAsItIs(view, to: log)
+        tasks.apply(stored, at: place(view, position, view.payload.count))
     }
 
     func carryAsItIs(

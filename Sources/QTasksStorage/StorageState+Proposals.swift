@@ -47,6 +47,7 @@ extension StorageState {
             switch end {
             case .release(let release): decide(release, now: now, log: log)
             case .overdue(let overdue): decide(overdue, now: now, log: log)
+            case .evidence(let evidence): decide(evidence, now: now, log: log)
             }
         }
     }
@@ -65,6 +66,7 @@ extension StorageState {
             case .release(let release): decide(release, now: now, log: log)
             case .overdue(let overdue): decide(overdue, now: now, log: log)
             case .worker(let id, let process): learn(id, process, now: now, log: log)
+            case .evidence(let evidence): decide(evidence, now: now, log: log)
             }
         }
     }
@@ -103,6 +105,8 @@ extension StorageState {
         case .change(let number, let change, let id, let reason):
             decide(change, number, id, reason, now: now, log: log)
         case .queue(let number, let message): decide(number, message, now: now, log: log)
+        case .evidence(let number, let exit):
+            releases.append(.evidence(Evidence(number: number, exit: exit)))
         }
     }
 

@@ -38,6 +38,8 @@ extension StorageState {
         case .changed(let number, let verdict): say(.changed(number: number, verdict))
         case .queue(let number, let queue, let rules):
             say(.queue(number: number, queue, .rules(rules)))
+        case .evidence(let number): say(.evidence(number: number))
+        case .forget(let number, let id): decide(.forget, number, id, "", now: tasks.now, log: log)
         }
     }
 

@@ -48,12 +48,21 @@ package struct StorageState {
         case release(Release)
         case overdue(Overdue)
         case worker(WorkerID, WorkerProcess)
+        case evidence(Evidence)
     }
 
     /// A lease's end as it was proposed: decided once PULL is read dry.
     enum ProposedEnd {
         case release(Release)
         case overdue(Overdue)
+        /// After the releases that it explains.
+        case evidence(Evidence)
+    }
+
+    /// How a process ended.
+    struct Evidence {
+        var number: UInt64
+        var exit: ExitMessage
     }
 
     /// An attempt that went on past its limit until its worker was ended.

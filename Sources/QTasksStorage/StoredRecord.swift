@@ -8,8 +8,6 @@ package import QTasksModel
 package import QTasksWire
 
 /// What a record of the log tells.
-///
-/// Kept for later: 9 evidence of a worker's end.
 package enum StoredKind: UInt8, CaseIterable, Sendable {
     /// A task was added.
     case add = 1
@@ -28,6 +26,8 @@ package enum StoredKind: UInt8, CaseIterable, Sendable {
     case cancel = 7
     /// An operator had a task that was final queued again, see ``StoredRequeue``.
     case requeue = 8
+    /// How the process of a worker ended that died with a task in hand, see ``StoredEvidence``.
+    case evidence = 9
     /// A task with all that had happened to it: it stands for its add and for every other record of it
     /// that lies before, but for its result.
     case carried = 11

@@ -24,6 +24,9 @@ private enum BlockKind: UInt8 {
     /// Queues that have rules. Each: sequence of the record that says so (8), and that in the form of
     /// `QUEUE` records.
     case queues = 9
+    /// Where evidence lies, if there is any. Each: task ID (16), lease (8), sequence (8), segment (4),
+    /// offset (4), bytes (4).
+    case evidence = 5
 }
 
 /// A walk over all tasks, in steps between which they go on changing.
@@ -150,10 +153,32 @@ package struct CheckpointWalk {
             begin(.workers)
         }
         flush(give)
+        tellEvidence(tasks.evidence, give)
         begin(.end)
         block.integer(tasks.latest.nanoseconds)
         block.integer(tasks.lastSequence)
         block.integer(UInt64(entries))
+        flush(give)
+    }
+
+    private mutating func tellEvidence(
+        _ evidence: EvidenceTable,
+        _ give: (UnsafeRawBufferPointer) -> Void
+    ) {
+        begin(.evidence)
+        for (task, items) in evidence.items {
+            for item in items {
+                block.id(task)
+                block.integer(item.lease.rawValue)
+                block.integer(item.sequence)
+                block.integer(item.position.segment)
+                block.integer(item.position.offset)
+                block.integer(UInt32(clamping: item.bytes))
+            }
+            guard block.count >= Self.blockBytes else { continue }
+            flush(give)
+            begin(.evidence)
+        }
         flush(give)
     }
 
@@ -402,6 +427,20 @@ package struct CheckpointReading {
                 let sequence = try reader.integer("sequence", as: UInt64.self)
                 let place = StoredPlace(sequence: sequence, position: .none)
                 tasks.queues.apply(try StoredQueue(from: &reader), at: place)
+            }
+        case .evidence:
+            while !reader.isAtEnd {
+                let task = try reader.id("task ID")
+                let item = EvidenceTable.Item(
+                    lease: Lease(rawValue: try reader.integer("lease")),
+                    sequence: try reader.integer("sequence"),
+                    position: RecordPosition(
+                        segment: try reader.integer("segment"),
+                        offset: try reader.integer("offset")
+                    ),
+                    bytes: Int(try reader.integer("bytes", as: UInt32.self))
+                )
+                tasks.keepEvidence(item, of: task)
             }
         case .end:
             tasks.latest = max(

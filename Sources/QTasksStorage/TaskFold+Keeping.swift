@@ -39,7 +39,12 @@ extension TaskFold {
                     bytes: known.finishedBytes
                 )
             }
+            let isOver = known.sequence == place.sequence && known.epoch != carried.epoch
+            let evidence = isOver ? [] : self.evidence[envelope.id]
             remove(number)
+            for item in evidence where item.sequence > place.sequence {
+                keepEvidence(item, of: envelope.id)
+            }
         }
         insert(carried, envelope, at: place, isCopy: isCopy)
     }
@@ -93,6 +98,7 @@ extension TaskFold {
     mutating func apply(_ expire: StoredExpire, at place: StoredPlace) {
         latest = max(latest, expire.at)
         early[expire.id] = nil
+        dropEvidence(of: expire.id, before: place.sequence)
         guard let number = index.number(of: expire.id),
             place.sequence > index[number].lastSequence
         else { return }

@@ -21,6 +21,11 @@ package struct TaskFold {
     /// How many bytes of each segment somebody may still ask for.
     package internal(set) var usage = SegmentUsage()
 
+    /// How workers ended that died with tasks in hand.
+    package internal(set) var evidence = EvidenceTable()
+    /// Ends of leases that such evidence may yet come of; not part of what the log says.
+    var unexplained = UnexplainedDeaths()
+
     /// The newest moment in the log: no later record has an earlier one.
     package internal(set) var latest = Timestamp(nanoseconds: 0)
 
@@ -35,6 +40,8 @@ package struct TaskFold {
     var early: [TaskID: StoredPlace] = [:]
 
     /// Records of a kind that this version doesn't know; left alone.
+    ///
+    /// A store that is open for writing has such from ``StoredKind/firstIgnorable`` on alone.
     package private(set) var unknownRecords = 0
 
     /// What due times that hold on the wall clock alone are reckoned from.
@@ -100,6 +107,7 @@ package struct TaskFold {
         case .release: apply(try StoredRelease(from: &reader), at: place)
         case .stale: apply(try StoredStale(from: &reader))
         case .worker: apply(try StoredWorker(from: &reader), at: place.position)
+        case .evidence: apply(try StoredEvidence(from: &reader), at: place)
         case .carried: try apply(try StoredCarried(from: &reader), at: place, isCopy: isCopy)
         case .expire: apply(try StoredExpire(from: &reader), at: place)
         case .queue: apply(try StoredQueue(from: &reader), at: place)
@@ -196,6 +204,7 @@ package struct TaskFold {
     /// A final task waits again, as if it had just been added.
     mutating func apply(_ requeue: StoredRequeue, at place: StoredPlace) {
         latest = max(latest, requeue.at)
+        dropEvidence(of: requeue.id, before: place.sequence)
         guard let number = index.number(of: requeue.id) else { return }
         change(number, at: place) { entry, fold in
             fold.usage.remove(entry.finishedBytes, in: entry.finished.segment)
@@ -220,6 +229,10 @@ package struct TaskFold {
         change(number, at: place) { entry, fold in
             // `goneBefore` is said of a worker as well that nobody can tell anything of
             if release.cause == .death { fold.workers.hasEnded(entry.worker) }
+            // also where the Broker that would have seen it was gone as well
+            if release.cause == .death || release.cause == .goneBefore {
+                fold.noteDeath(release.holding, of: entry.worker)
+            }
             if release.isCounted { entry.deaths &+= 1 }
             if release.isSuspect { entry.flags.insert(.suspect) }
             if release.status != .dead { entry.lease = .none }
@@ -260,6 +273,7 @@ package struct TaskFold {
         workers.release(entry.worker)
         usage.remove(entry.addedBytes, in: entry.added.segment)
         usage.remove(entry.finishedBytes, in: entry.finished.segment)
+        dropEvidence(of: entry.id)
         index.remove(number)
     }
 

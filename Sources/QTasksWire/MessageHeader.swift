@@ -15,6 +15,7 @@ package enum Command: UInt8, Sendable {
     case compact = 0x06
     case queue = 0x08
     case requeue = 0x09
+    case forget = 0x0A
     // and back, as its answer
     case restart = 0x0B
 

@@ -45,6 +45,11 @@ package struct ExitMessage: Sendable, Equatable {
 
     package func encoded(number: UInt64) -> [UInt8] {
         var writer = WireWriter(.exit, number: number)
+        write(to: &writer)
+        return writer.bytes
+    }
+
+    package func write(to writer: inout WireWriter) {
         writer.integer(pid)
         writer.integer(startTime)
         writer.u8(wasSignal ? 1 : 0)
@@ -53,7 +58,6 @@ package struct ExitMessage: Sendable, Equatable {
         writer.integer(userMicroseconds)
         writer.integer(systemMicroseconds)
         writer.counted(errorTail)
-        return writer.bytes
     }
 
     package init(from reader: inout WireReader) throws(WireError) {
@@ -64,7 +68,7 @@ package struct ExitMessage: Sendable, Equatable {
         maxResidentBytes = try reader.integer("memory")
         userMicroseconds = try reader.integer("user time")
         systemMicroseconds = try reader.integer("system time")
-        errorTail = Array(try reader.counted("standard error"))
+        errorTail = Array(try reader.counted("standard error").suffix(Self.errorTailMax))
     }
 }
 

@@ -67,6 +67,9 @@ package enum Proposal {
     case overdue(number: UInt64, holding: Holding, OverdueAttempt)
     /// Storage answers `queue`.
     case queue(number: UInt64, QueueMessage)
+    /// How a worker's process ended; after the releases of what it held. Storage answers `evidence` once
+    /// that is written with all of them.
+    case evidence(number: UInt64, ExitMessage)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -128,6 +131,10 @@ package enum Proposal {
             writer.integer(number)
             writer.u8(UInt8(message.queue.utf8.count))
             message.write(to: &writer)
+        case .evidence(let number, let exit):
+            writer.u8(12)
+            writer.integer(number)
+            exit.write(to: &writer)
         }
     }
 
@@ -217,6 +224,11 @@ package enum Proposal {
             let number = try reader.integer("number", as: UInt64.self)
             let count = Int(try reader.u8("queue byte count"))
             self = .queue(number: number, try QueueMessage(from: &reader, queueBytes: count))
+        case 12:
+            self = .evidence(
+                number: try reader.integer("number"),
+                try ExitMessage(from: &reader)
+            )
         default: throw .invalid(field: "proposal")
         }
     }
@@ -303,6 +315,8 @@ package enum Verdict {
     case changed(number: UInt64, ChangeVerdict)
     /// A queue's rules, once they are on disk.
     case queue(number: UInt64, String, QueueVerdict)
+    /// What there was to record of a death is written.
+    case evidence(number: UInt64)
 
     package func write(to writer: inout WireWriter) {
         switch self {
@@ -376,6 +390,9 @@ package enum Verdict {
             writer.integer(number)
             writer.text(queue)
             verdict.write(to: &writer)
+        case .evidence(let number):
+            writer.u8(14)
+            writer.integer(number)
         }
     }
 
@@ -463,6 +480,7 @@ package enum Verdict {
                 try reader.text("queue"),
                 try QueueVerdict(from: &reader)
             )
+        case 14: self = .evidence(number: try reader.integer("number"))
         default: throw .invalid(field: "verdict")
         }
     }

@@ -1,6 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 //
-// What an operator, or a program, changes of tasks that are there: cancel, requeue. Protocol.md has
+// What an operator, or a program, changes of tasks that are there: cancel, requeue, forget. Protocol.md has
 // the clients' part with worked bytes: change both.
 
 package import QTasksModel
@@ -11,18 +11,22 @@ package enum TaskChange: UInt8, Sendable, CaseIterable {
     case cancel = 1
     /// A task in `error`, `dead` or `cancel` is queued again, in a new epoch.
     case requeue = 2
+    /// A task in `dead` is gone, before its time is over.
+    case forget = 3
 
     package var command: Command {
         switch self {
         case .cancel: .cancel
         case .requeue: .requeue
+        case .forget: .forget
         }
     }
 }
 
-/// `CANCEL`, `REQUEUE`: reason (text; empty but for a cancel), task IDs to the end.
+/// `CANCEL`, `REQUEUE`, `FORGET`: reason (text; empty but for a cancel), task IDs to the end.
 ///
-/// Idempotent but for this: a requeue that is sent again finds a task that isn't final any more.
+/// Idempotent but for this: a requeue that is sent again finds a task that isn't final any more, a forget
+/// none.
 package struct ChangeMessage: Sendable, Equatable {
     package var change: TaskChange
     package var reason: String
@@ -109,6 +113,8 @@ package enum ChangeVerdict: Sendable, Equatable {
     case revoked(Lease)
     /// It waits again.
     case requeued(Placement)
+    /// It is gone.
+    case forgotten
     /// Nothing was changed; a cancelled task that is to be cancelled is so already.
     case unchanged(TaskStatus?)
     case refused(Refusal)
@@ -125,6 +131,7 @@ package enum ChangeVerdict: Sendable, Equatable {
         case .requeued(let placement):
             writer.u8(3)
             placement.write(to: &writer)
+        case .forgotten: writer.u8(6)
         case .unchanged(let status):
             writer.u8(4)
             writer.u8(status?.code ?? 0)
@@ -140,6 +147,7 @@ package enum ChangeVerdict: Sendable, Equatable {
         case 1: self = .withdrawn(try Placement(from: &reader), due: try reader.integer("due"))
         case 2: self = .revoked(try reader.lease("lease"))
         case 3: self = .requeued(try Placement(from: &reader))
+        case 6: self = .forgotten
         case 4: self = .unchanged(try reader.status())
         case 5:
             guard let code = RefusalCode(rawValue: try reader.u8("code")) else {

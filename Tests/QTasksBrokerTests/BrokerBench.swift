@@ -52,6 +52,7 @@ struct BrokerBench {
         case change(number: UInt64, TaskChange, TaskID)
         case overdue(number: UInt64, Holding, OverdueAttempt)
         case queue(number: UInt64, QueueMessage)
+        case evidence(number: UInt64, ExitMessage)
     }
 
     init(_ change: (inout QueueConfig) -> Void = { _ in }, opened: Bool = true) throws {
@@ -183,7 +184,8 @@ struct BrokerBench {
                 try verdicts(
                     .released(number: number, holding: holding, status: .new, isSuspect: isShared)
                 )
-            case .watch, .read, .worker, .count, .compact, .reader, .change, .overdue, .queue:
+            case .watch, .read, .worker, .count, .compact, .reader, .change, .overdue, .queue,
+                .evidence:
                 proposals.append(proposal)
             }
         }
@@ -436,6 +438,8 @@ struct BrokerBench {
         case .compact(let number): proposals.append(.compact(number: number))
         case .overdue(let number, let holding, let overdue):
             proposals.append(.overdue(number: number, holding, overdue))
+        case .evidence(let number, let exit):
+            proposals.append(.evidence(number: number, exit))
         case .change(let number, let change, let id, _):
             proposals.append(.change(number: number, change, id))
         case .queue(let number, let message): proposals.append(.queue(number: number, message))

@@ -160,10 +160,14 @@ struct `Changing tasks` {
         let id = TaskID()
         try bench.change(.requeue, id, .unchanged(.success))
         try bench.change(.cancel, id, .unchanged(nil))
+        try bench.change(.forget, id, .forgotten)
+        try bench.change(.forget, id, .unchanged(.error))
         #expect(
             try bench.takeChanges() == [
                 ChangeReceipt(id: id, verdict: .notPossible, status: .success),
                 ChangeReceipt(id: id, verdict: .unknown, status: nil),
+                ChangeReceipt(id: id, verdict: .done, status: .dead),
+                ChangeReceipt(id: id, verdict: .notPossible, status: .error),
             ]
         )
     }

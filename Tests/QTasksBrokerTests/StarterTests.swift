@@ -53,10 +53,9 @@ private let two = Session([0, 0, 0, 0, 2])
         #expect(try said(&bench, to: starter) == [.ready, .joined])
     }
 
-    @Test func `takes an end once, and answers each time with its number`() throws {
-        var bench = try greeted()
-        let exit = ExitMessage(
-            pid: 50,
+    private func exit(_ pid: Int32 = 50) -> ExitMessage {
+        ExitMessage(
+            pid: pid,
             startTime: 7,
             wasSignal: false,
             code: 3,
@@ -64,11 +63,67 @@ private let two = Session([0, 0, 0, 0, 2])
             userMicroseconds: 0,
             systemMicroseconds: 0
         )
-        tell(&bench, exit.encoded(number: 5))
-        tell(&bench, exit.encoded(number: 5))
-        #expect(try said(&bench, to: starter) == [.exit, .exit])
-        bench.worker(exit.encoded(number: 6), from: two, peer: .local(pid: 51))
-        #expect(try said(&bench, to: two).isEmpty, "nobody else may say so")
+    }
+
+    private func evidence(_ bench: inout BrokerBench) -> [(number: UInt64, exit: ExitMessage)] {
+        bench.takeProposals().compactMap {
+            if case .evidence(let number, let exit) = $0 { (number, exit) } else { nil }
+        }
+    }
+
+    @Test func `takes an end once, and answers with its number once it is on record (P4)`() throws {
+        var bench = try greeted()
+        tell(&bench, exit().encoded(number: 5))
+        tell(&bench, exit().encoded(number: 5))
+        let proposed = evidence(&bench)
+        #expect(proposed.map(\.exit) == [exit()])
+        #expect(try said(&bench, to: starter).isEmpty, "a Broker that dies now is to be told again")
+        try bench.verdicts(.evidence(number: proposed[0].number))
+        let answer = bench.toWorkers.last
+        #expect(answer?.message == WireWriter(.exit, number: 5).bytes)
+        #expect(try said(&bench, to: starter) == [.exit])
+        tell(&bench, exit().encoded(number: 5))
+        #expect(try said(&bench, to: starter) == [.exit], "the answer was lost")
+        #expect(evidence(&bench).isEmpty)
+        bench.worker(exit(51).encoded(number: 6), from: two, peer: .local(pid: 51))
+        #expect(evidence(&bench).isEmpty, "nobody else may say so")
+    }
+
+    @Test(arguments: [true, false])
+    func `has a death recorded behind the releases of what it ended`(isToldBefore: Bool) throws {
+        var bench = try greeted()
+        let worker = bench.join(session: one)
+        try bench.add()
+        try bench.grantAll()
+        bench.proposals = []
+        if isToldBefore {
+            tell(&bench, exit().encoded(number: 5))
+            #expect(evidence(&bench).isEmpty, "its leases have not ended yet")
+        }
+        bench.die(worker)
+        if !isToldBefore { tell(&bench, exit().encoded(number: 5)) }
+        let kinds = bench.takeProposals().map { proposal in
+            switch proposal {
+            case .release: "release"
+            case .evidence: "evidence"
+            default: "other"
+            }
+        }
+        #expect(kinds == ["release", "evidence"])
+    }
+
+    @Test func `asks a Storage that comes back again, and keeps no more than the Starter`() throws {
+        var bench = try greeted()
+        for pid in 1...Int32(StarterView.evidenceMax) {
+            tell(&bench, exit(pid).encoded(number: UInt64(pid)))
+        }
+        #expect(evidence(&bench).count == StarterView.evidenceMax)
+        #expect(try said(&bench, to: starter).isEmpty)
+        tell(&bench, exit(9999).encoded(number: 9999))
+        #expect(evidence(&bench).isEmpty)
+        #expect(try said(&bench, to: starter) == [.exit], "dropped, and nobody keeps it")
+        try bench.open(incarnation: 2, [])
+        #expect(evidence(&bench).count == StarterView.evidenceMax)
     }
 
     @Test(arguments: [true, false])
@@ -89,27 +144,16 @@ private let two = Session([0, 0, 0, 0, 2])
             errorTail: Array("last words".utf8)
         )
         var found: [DeathEvidence?] = []
-        if isToldBefore { found.append(register.take(exit, isExpected: true)) }
+        if isToldBefore { found.append(register.take(exit, number: 4, isExpected: true)) }
         found.append(register.died(worker, BrokerBench.process, holding: [holding]))
-        if !isToldBefore { found.append(register.take(exit, isExpected: false)) }
-        found.append(register.take(exit, isExpected: false))
-        let all = DeathEvidence(exit: exit, worker: worker, holdings: [holding])
+        if !isToldBefore { found.append(register.take(exit, number: 4, isExpected: false)) }
+        found.append(register.take(exit, number: 4, isExpected: false))
+        let all = DeathEvidence(exit: exit, worker: worker, holdings: [holding], number: 4)
         #expect(found.compactMap(\.self) == [all], "once")
     }
 
     @Test func `takes the cause of a death that was before its time, and forgets old ones`() {
         var register = DeathRegister()
-        func exit(_ pid: Int32) -> ExitMessage {
-            ExitMessage(
-                pid: pid,
-                startTime: 7,
-                wasSignal: false,
-                code: 1,
-                maxResidentBytes: 0,
-                userMicroseconds: 0,
-                systemMicroseconds: 0
-            )
-        }
         #expect(register.take(exit(1), isExpected: false) == DeathEvidence(exit: exit(1)))
         #expect(register.take(exit(1), isExpected: false) == nil)
         for pid in 2...Int32(DeathRegister.toldMax + 1) {

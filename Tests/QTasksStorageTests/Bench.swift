@@ -21,6 +21,7 @@ enum Told: Equatable {
     case notCompacted(UInt64, RefusalCode)
     case changed(UInt64, ChangeVerdict)
     case queue(UInt64, String, QueueVerdict)
+    case evidence(UInt64)
 
     init(_ verdict: Verdict) throws {
         switch verdict {
@@ -49,6 +50,7 @@ enum Told: Equatable {
         case .notCompacted(let number, let refusal): self = .notCompacted(number, refusal.code)
         case .changed(let number, let verdict): self = .changed(number, verdict)
         case .queue(let number, let queue, let verdict): self = .queue(number, queue, verdict)
+        case .evidence(let number): self = .evidence(number)
         }
     }
 
@@ -186,6 +188,10 @@ struct Bench {
 
     mutating func requeue(_ id: TaskID, number: UInt64 = 6) {
         propose(.change(number: number, .requeue, id: id, reason: ""))
+    }
+
+    mutating func forget(_ id: TaskID, number: UInt64 = 8) {
+        propose(.change(number: number, .forget, id: id, reason: ""))
     }
 
     mutating func lease(_ id: TaskID, _ lease: Lease, number: UInt64 = 2, synced: Bool = false) {

@@ -254,6 +254,70 @@ struct `A requeue` {
 }
 
 @Suite
+struct `A purge` {
+    var bench: Bench
+
+    init() {
+        var config = QueueConfig()
+        config.maxDeliveries = 1
+        bench = Bench(config)
+    }
+
+    @Test mutating func `forgets a dead task, to everybody and for good`() throws {
+        let id = try bench.runningTask(first)
+        bench.release(id, first, counts: true)
+        _ = try bench.synced()
+        bench.forget(id)
+        #expect(try bench.written().isEmpty, "as durable as the task asked")
+        #expect(try bench.record(id) == nil)
+        #expect(bench.log.count(.expire) == 1)
+        try bench.reopen()
+        #expect(bench.state.tasks.index.count == 0)
+        bench.forget(id)
+        #expect(try bench.told() == [.changed(8, .unchanged(nil))])
+    }
+
+    @Test mutating func `waits until the death itself is durable`() throws {
+        let id = try bench.runningTask(first)
+        bench.release(id, first, counts: true)
+        _ = try bench.written()
+        bench.forget(id)
+        #expect(bench.log.count(.expire) == 0)
+        let wantsSync = bench.state.takeSyncWish()
+        #expect(wantsSync)
+        #expect(try bench.synced().isEmpty)
+        #expect(bench.log.count(.expire) == 1)
+        #expect(try bench.synced() == [.changed(8, .forgotten)])
+    }
+
+    @Test mutating func `of a task in any other status changes nothing (P1)`() throws {
+        let ended = try bench.runningTask(first)
+        bench.push(ended, first)
+        let running = try bench.runningTask(second)
+        for (id, status) in [(ended, TaskStatus.success), (running, .process)] {
+            bench.forget(id)
+            #expect(try bench.synced() == [.changed(8, .unchanged(status))])
+        }
+        #expect(bench.log.count(.expire) == 0)
+    }
+
+    @Test mutating func `is refused on a full disk, and ends nothing (P9)`() throws {
+        let id = try bench.runningTask(first)
+        bench.release(id, first, counts: true)
+        _ = try bench.synced()
+        bench.log.refusal = .outOfSpace(bytes: 1, preparedBytesLeft: 0)
+        bench.forget(id)
+        guard case .changed(8, .refused(let refusal))? = try bench.told().first else {
+            Issue.record("not refused")
+            return
+        }
+        #expect(refusal.code == .storageUnavailable && refusal.message.contains("full"))
+        bench.log.refusal = nil
+        #expect(try bench.status(id) == .dead)
+    }
+}
+
+@Suite
 struct `An attempt whose worker was ended over its limit` {
     private static let began = Timestamp(nanoseconds: 900_000_000_000)
     var bench = Bench()

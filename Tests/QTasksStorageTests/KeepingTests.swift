@@ -49,6 +49,7 @@ private struct KeepingWork {
             count: 5
         )
         plan.config.history = plan.keeping.history
+        plan.config.maxDeliveries = UInt32.random(in: 1...3, using: &random)
         stepsClock = Int.random(in: 0..<4, using: &random) == 0
         generator = TaskIDGenerator(seed: (seed, 12))
         store = KeptStore(seed: seed, plan)
@@ -91,13 +92,14 @@ private struct KeepingWork {
         case ..<26: try add()
         case ..<46: lease()
         case ..<66: finishOne()
-        case ..<73: release()
-        case ..<77: tellOfWorker()
+        case ..<72: release()
+        case ..<73: explain()
+        case ..<77: tellOfWorker(randomWorker())
         case ..<80: ask()
         case ..<81: try unknown()
         case ..<85: change()
         case ..<86: changeQueue()
-        case ..<88: break
+        case ..<88: purge()
         case ..<93: try passTime()
         case ..<95: try look()
         default: try disturb()
@@ -171,7 +173,9 @@ private struct KeepingWork {
         let states: Set<TaskStatus> =
             below(10) == 0 ? Set(TaskStatus.allCases) : [.new, .scheduled]
         guard let id = task(states) else { return }
-        store.lease(id, newLease(), to: randomWorker(), synced: flip())
+        let worker = randomWorker()
+        if below(4) > 0 { tellOfWorker(worker) }
+        store.lease(id, newLease(), to: worker, synced: flip())
     }
 
     private mutating func holding() -> (TaskID, Lease, WorkerID)? {
@@ -216,9 +220,37 @@ private struct KeepingWork {
                 counts: flip()
             )
         )
+        explain()
+        if below(3) == 0 { purge() }
+    }
+
+    /// The Starter tells how processes ended, and sometimes tells it again.
+    private mutating func explain() {
+        for pid in 1...Int32(2) where below(4) > 0 { explain(pid) }
+    }
+
+    private mutating func explain(_ pid: Int32) {
+        let size = below(12) == 0 ? 2000 : 40
+        let exit = ExitMessage(
+            pid: pid,
+            startTime: 4,
+            wasSignal: flip(),
+            code: Int32(below(64)),
+            maxResidentBytes: 1 << 20,
+            userMicroseconds: 5,
+            systemMicroseconds: 6,
+            errorTail: (0..<below(size)).map { UInt8($0 & 127) }
+        )
+        for _ in 0...below(2) { store.propose(.evidence(number: 12, exit)) }
+    }
+
+    private mutating func purge() {
+        guard let id = task(below(4) == 0 ? Set(TaskStatus.allCases) : [.dead]) else { return }
+        store.purge(id)
     }
 
     private mutating func change() {
+        if below(5) == 0 { return purge() }
         let isCancel = flip()
         let states: Set<TaskStatus> =
             below(6) == 0
@@ -240,13 +272,13 @@ private struct KeepingWork {
         store.propose(.queue(number: 9, QueueMessage(queue: queue, change: change)))
     }
 
-    private mutating func tellOfWorker() {
+    private mutating func tellOfWorker(_ worker: WorkerID) {
         let process = WorkerProcess(
             pid: Int32(1 + below(2)),
             startTime: 4,
-            bootID: Bench.bootID
+            bootID: store.settings.bootID
         )
-        store.propose(.worker(id: randomWorker(), process: process))
+        store.propose(.worker(id: worker, process: process))
     }
 
     private mutating func ask() {
@@ -345,7 +377,10 @@ struct `Keeping house` {
     func `leaves every task as its records say, whatever happens (P1, P2, P3, P5, P9)`(
         chunk: Int
     ) {
-        var total = (openings: 0, restored: 0, expiries: 0, broken: 0, cancels: 0, requeues: 0)
+        var total = (
+            openings: 0, restored: 0, expiries: 0, broken: 0, cancels: 0, requeues: 0, explained: 0,
+            purges: 0
+        )
         let seeds = Length.seeds(of: chunk)
         for seed in seeds {
             var work = KeepingWork(seed: seed)
@@ -362,6 +397,8 @@ struct `Keeping house` {
             total.expiries += work.store.model.expiries
             total.cancels += work.store.model.cancels
             total.requeues += work.store.model.requeues
+            total.explained += work.store.model.explained
+            total.purges += work.store.model.purges
         }
         guard total.broken == 0, seeds.count >= 20 else { return }
         // work in which nothing happens proves nothing
@@ -369,5 +406,7 @@ struct `Keeping house` {
         #expect(total.restored > seeds.count)
         #expect(total.expiries > 10 * seeds.count)
         #expect(total.cancels > seeds.count && total.requeues > seeds.count / 2)
+        #expect(total.explained > seeds.count)
+        #expect(total.purges > 0)
     }
 }

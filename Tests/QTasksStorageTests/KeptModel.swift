@@ -36,6 +36,10 @@ struct KeptModel {
         var maxAttempts: UInt32?
         var maxDeliveries: UInt32
         var isSuspect = false
+        /// Leases that ended with their worker, in this epoch.
+        var died: Set<Lease> = []
+        /// What is known of these ends.
+        var evidence: [Lease: [UInt8]] = [:]
         /// The record of its last attempt's end.
         var result: [UInt8]?
         var endedAt: Timestamp?
@@ -68,6 +72,10 @@ struct KeptModel {
     private(set) var queues: [String: QueueRules] = [:]
     private(set) var cancels = 0
     private(set) var requeues = 0
+    private(set) var explained = 0
+    private(set) var purges = 0
+    /// Dead tasks that somebody wanted to be forgotten before their time.
+    var unwanted: Set<TaskID> = []
 
     private let config: QueueConfig
 
@@ -92,6 +100,7 @@ struct KeptModel {
     func prefix(upTo last: UInt64) throws -> KeptModel {
         guard last < lastSequence else { return self }
         var model = KeptModel(config: config)
+        model.unwanted = unwanted
         for record in records.prefix(Int(last)) { try model.append(record) }
         return model
     }
@@ -123,7 +132,11 @@ struct KeptModel {
                 try Self.release(&task, release)
             }
             let isEnd = release.cause == .death || release.cause == .goneBefore
-            if isEnd, let worker = tasks[release.holding.id]?.worker { ended.insert(worker) }
+            if isEnd, let worker = tasks[release.holding.id]?.worker {
+                ended.insert(worker)
+                tasks[release.holding.id]?.died.insert(release.holding.lease)
+            }
+        case .evidence: try take(try StoredEvidence(from: &reader), record)
         case .cancel:
             let cancel = try StoredFinish(from: &reader)
             try change(cancel.result.id, record, from: [.new, .scheduled, .process]) { task in
@@ -149,6 +162,8 @@ struct KeptModel {
                 task.failures = 0
                 task.deaths = 0
                 task.isSuspect = false
+                task.died = []
+                task.evidence = [:]
                 task.lease = .none
                 task.worker = nil
                 task.result = nil
@@ -166,6 +181,18 @@ struct KeptModel {
         case .carried: throw Complaint("a task is carried forward under a sequence of its own")
         case nil: unknown[record.sequence] = record.bytes
         }
+    }
+
+    private mutating func take(_ evidence: StoredEvidence, _ record: Record) throws {
+        let (id, lease) = (evidence.holding.id, evidence.holding.lease)
+        guard let task = tasks[id], task.died.contains(lease) else {
+            throw Complaint("record \(record.sequence) is evidence of no death")
+        }
+        guard task.evidence[lease] == nil else {
+            throw Complaint("P4: the death under \(lease) is explained a second time")
+        }
+        tasks[id]?.evidence[lease] = record.bytes
+        explained += 1
     }
 
     private mutating func add(_ add: StoredAdd, _ sequence: UInt64) throws {
@@ -247,6 +274,10 @@ struct KeptModel {
         guard let task = tasks[expire.id], let endedAt = task.endedAt else {
             throw Complaint("P1: a task is forgotten that has not ended")
         }
+        if task.status == .dead, unwanted.contains(expire.id) {
+            purges += 1
+            return forget(expire.id, sequence)
+        }
         let age = expire.at.nanoseconds - endedAt.nanoseconds
         guard age >= Int64(Retention.secondsMin) * 1_000_000_000 else {
             throw Complaint("P3: a task is forgotten \(age) ns after its end")
@@ -254,9 +285,13 @@ struct KeptModel {
         if age < limit(of: task).age, !isInExcess(task) {
             throw Complaint("a task is forgotten \(age) ns after its end, too early")
         }
-        tasks[expire.id] = nil
-        leaving[expire.id] = sequence
+        forget(expire.id, sequence)
         expiries += 1
+    }
+
+    private mutating func forget(_ id: TaskID, _ sequence: UInt64) {
+        tasks[id] = nil
+        leaving[id] = sequence
     }
 
     private func limit(of task: Task) -> (age: UInt64, count: Int?) {

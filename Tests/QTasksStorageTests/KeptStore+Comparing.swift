@@ -85,6 +85,7 @@ extension KeptStore {
             try compare(entry, lane, task, model, state, isFresh: isFresh)
             do {
                 try compareBytes(entry, task, log)
+                try compareEvidence(state.tasks.evidence[entry.id], entry, task, log)
             } catch let error as AppendLogError {
                 guard hasPower else { throw error }
                 throw KeptModel.Complaint("\(entry) can't be read: \(error)")
@@ -228,6 +229,30 @@ extension KeptStore {
         }
     }
 
+    /// What is known of a death is there for as long as its task is in that epoch.
+    private func compareEvidence(
+        _ items: [EvidenceTable.Item],
+        _ entry: TaskEntry,
+        _ task: KeptModel.Task,
+        _ log: Log
+    ) throws {
+        var found: [Lease: [UInt8]] = [:]
+        for item in items {
+            let (bytes, taken) = try log.withRecord(at: item.position) {
+                (Array($0.payload), $0.bytesOnDisk)
+            }
+            guard taken == item.bytes else {
+                throw KeptModel.Complaint("evidence of \(entry) takes \(taken) bytes")
+            }
+            found[item.lease] = bytes
+        }
+        guard found == task.evidence else {
+            throw KeptModel.Complaint(
+                "P4: the deaths under \(found.keys) of \(entry) are explained; the log tells of \(task.evidence.keys)"
+            )
+        }
+    }
+
     private func compareCounts(_ lanes: LaneTable, _ expected: [LaneKey: [UInt64]]) throws {
         for lane in lanes.lanes where lane.byStatus != expected[LaneKey(lane)] ?? LaneKey.none {
             throw KeptModel.Complaint("counts \(lane); it is \(expected[LaneKey(lane)] as Any)")
@@ -240,6 +265,12 @@ extension KeptStore {
             let entry = tasks.index[number]
             expected[entry.added.segment, default: 0] += entry.addedBytes
             expected[entry.finished.segment, default: 0] += entry.finishedBytes
+        }
+        for (id, items) in tasks.evidence.items {
+            guard tasks.index.number(of: id) != nil else {
+                throw KeptModel.Complaint("evidence is kept of \(id), which isn't there")
+            }
+            for item in items { expected[item.position.segment, default: 0] += item.bytes }
         }
         for segment in log.segments where tasks.usage[segment.index] != expected[segment.index] ?? 0
         {

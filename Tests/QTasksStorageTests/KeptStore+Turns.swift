@@ -108,6 +108,12 @@ extension KeptStore {
         propose(.lease(number: 2, place: place, lease: lease, worker: worker, synced: synced))
     }
 
+    /// Somebody wants a task to be forgotten that may be dead.
+    func purge(_ id: TaskID) {
+        wanted(gone: id)
+        propose(.change(number: 8, .forget, id: id, reason: ""))
+    }
+
     func push(_ id: TaskID, _ lease: Lease, _ outcome: TaskOutcome, from worker: WorkerID) {
         guard let log else { return }
         let result = ResultEntry(

@@ -63,6 +63,9 @@ final class KeptStore {
         )
     }
 
+    /// Whatever it is now: the model hears of the newest records later.
+    func wanted(gone id: TaskID) { model.unwanted.insert(id) }
+
     // MARK: Time
 
     /// Time passes, on both clocks.

@@ -133,6 +133,7 @@ struct `A store that is read` {
             case .ended(let result, let status, _, _): "ended \(result.lease) \(status)"
             case .released(let lease, let cause, _, _, let counts):
                 "released \(lease) \(cause) \(counts)"
+            case .died(let evidence): "died \(evidence.holding.lease) \(evidence.exit.code)"
             case .refused(let lease, _, _, _): "refused \(lease)"
             case .cancelled(let reason, let lease):
                 "cancelled \(reason) \(lease.map { "\($0)" } ?? "-")"
@@ -140,6 +141,46 @@ struct `A store that is read` {
             case .forgotten: "forgotten"
             }
         }
+    }
+
+    @Test func `explains how the workers of a task ended, also after a salvage (P4)`() throws {
+        var kept = try StoryStore()
+        let process = WorkerProcess(pid: 50, startTime: 7, bootID: Bench.bootID)
+        kept.propose(.worker(id: Bench.worker, process: process))
+        let id = try kept.add("told")
+        let lease = kept.lease(id)
+        kept.release(id, lease, .death, counts: true)
+        let exit = ExitMessage(
+            pid: 50,
+            startTime: 7,
+            wasSignal: true,
+            code: 11,
+            maxResidentBytes: 1 << 20,
+            userMicroseconds: 5,
+            systemMicroseconds: 6,
+            errorTail: Array("last words".utf8)
+        )
+        kept.propose(.evidence(number: 12, exit))
+        try kept.settle()
+        let history = try #require(try StoryStore.read(kept.disk).history(of: id))
+        #expect(
+            Self.words(history) == [
+                "added told", "leased \(lease)", "released \(lease) death true", "died \(lease) 11",
+            ]
+        )
+        guard case .died(let evidence)? = history.events.last?.what else { return }
+        #expect(evidence.exit == exit && evidence.worker == Bench.worker)
+        #expect(try StoryStore.verify(kept.disk).isOK)
+
+        _ = try StoreSalvage(
+            from: StoryStore.directory,
+            to: "/q/new",
+            files: kept.disk,
+            driver: .manual
+        )
+        let salvaged = try #require(try StoryStore.read(kept.disk, "/q/new").history(of: id))
+        #expect(Self.words(salvaged) == ["added told", "died \(lease) 11"])
+        #expect(try StoryStore.verify(kept.disk, "/q/new").isOK)
     }
 
     @Test func `explains who ended a task from outside, and its epochs`() throws {

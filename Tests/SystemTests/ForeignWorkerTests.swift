@@ -56,6 +56,44 @@ extension `A running system` {
         }
 
         @Test
+        func `that a task kills leave the evidence of each death with it (P4)`() async throws {
+            try await Bed.use { bed in
+                let system = try bed.foreignSystem(workers: 1, ["--max-deliveries", "2"])
+                let id = try bed.add("segfault", "\"last words\"")
+                #expect(try bed.finalRecord(id, within: 20)["status"].text == "dead")
+                try bed.waitForDeaths(2, of: id)
+                for _ in 0..<2 {
+                    for (number, death) in try bed.deaths(of: id).enumerated() {
+                        #expect(death["attempt"].integer == number + 1)
+                        #expect(death["signal"].integer == Int(SIGSEGV))
+                        #expect(death["signalName"].text == "SIGSEGV")
+                        #expect(try #require(death["maxResidentBytes"].integer) > 1 << 20)
+                        let user = try #require(death["userMicroseconds"].integer)
+                        let kernel = try #require(death["systemMicroseconds"].integer)
+                        #expect(user + kernel > 1000, "an interpreter has started")
+                        #expect(death["stderr"].text?.hasSuffix("last words\n") == true)
+                    }
+                    try system.killAndAwaitReplacement(of: "broker")
+                }
+                let shown = try bed.command("dead", "show", id).output
+                #expect(shown.contains("attempt 2 ended with process"))
+                #expect(shown.contains("signal \(SIGSEGV) (SIGSEGV)"))
+                #expect(shown.contains("| last words"))
+
+                let done = try bed.add("echo", "\"x\"")
+                _ = try bed.finalRecord(done)
+                let refused = try bed.command("dead", "purge", done)
+                #expect(refused.code == 1 && refused.log.contains("--retention"), "\(refused.log)")
+                #expect(try bed.command("dead", "purge").code == 64, "it wants --yes")
+                let purged = try bed.command("dead", "purge", "--yes", "--json")
+                #expect(try JSON(purged.output)["forgotten"].integer == 1, "\(purged.log)")
+                #expect(try bed.command("get", id).code == 2)
+                #expect(try bed.command("dead", "list").output.isEmpty)
+                #expect(try bed.command("dead", "purge", id).code == 2)
+            }
+        }
+
+        @Test
         func `end with the Starter, however it ends, and finish what runs where it is stopped`()
             async throws
         {
@@ -85,6 +123,21 @@ extension Bed {
     /// TestTasks has them.
     func foreignSystem(workers: Int, _ options: [String] = []) throws -> System {
         try system(.qtasks, workers: workers, options + ["--worker-command", foreignCommand()])
+    }
+
+    /// What `explain` tells of the deaths of a task's workers.
+    fileprivate func deaths(of id: String) throws -> [JSON] {
+        try command("explain", id, "--json").json["events"].list
+            .filter { $0["event"].text == "died" }
+    }
+
+    /// Until the evidence of so many deaths is on disk: nothing waits for it.
+    fileprivate func waitForDeaths(_ count: Int, of id: String) throws {
+        var found = try deaths(of: id).count
+        try wait("the evidence of \(count) deaths") {
+            if found < count { found = (try? deaths(of: id).count) ?? found }
+            return found >= count
+        }
     }
 
     /// The command of such a worker.
@@ -131,6 +184,12 @@ extension Bed {
             report("flood")
             for _ in range(200_000):
                 print("so much to say" * 10, file=sys.stderr)
+
+        @worker.task("segfault")
+        def segfault(words):
+            print(words, file=sys.stderr, flush=True)
+            import ctypes
+            ctypes.string_at(0)
 
         @worker.task("die")
         def die(words):

@@ -75,6 +75,8 @@ struct TaskChanges {
 
     let ids: [TaskID]
     let json: Bool
+    /// What is told of a task that was changed; `nil`: its status.
+    var done: String?
 
     /// - Throws: `ExitCode` 2 where a task isn't there, else 1 where one could not be changed.
     func run(
@@ -95,11 +97,12 @@ struct TaskChanges {
     private func tell(_ id: TaskID, _ result: Result<TaskStatus, QTasksError>) {
         switch result {
         case .success(let status):
-            guard json else { return CommandOutput.print("\(id) \(status.rawValue)") }
+            let word = done ?? status.rawValue
+            guard json else { return CommandOutput.print("\(id) \(word)") }
             var text = JSONText()
             text.object { text in
                 text.member("id", id.description)
-                text.member("status", status.rawValue)
+                text.member("status", word)
             }
             CommandOutput.print(text.bytes)
         case .failure(let error):

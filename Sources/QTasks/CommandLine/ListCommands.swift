@@ -42,7 +42,10 @@ struct DeadCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "dead",
         abstract: "Look at tasks whose workers died as often as they may be delivered.",
-        subcommands: [DeadListCommand.self, DeadShowCommand.self, DeadRequeueCommand.self]
+        subcommands: [
+            DeadListCommand.self, DeadShowCommand.self, DeadRequeueCommand.self,
+            DeadPurgeCommand.self,
+        ]
     )
 }
 
@@ -68,7 +71,7 @@ struct DeadListCommand: AsyncParsableCommand {
 struct DeadShowCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "show",
-        abstract: "Print a task's whole life, as 'explain' does."
+        abstract: "Print a task's whole life, as 'explain' does: how each worker ended is in it."
     )
 
     @OptionGroup var explain: ExplainCommand
@@ -107,6 +110,53 @@ struct DeadRequeueCommand: AsyncParsableCommand {
         try await TaskChanges(ids: ids, json: json).run(place.app) { app, ids in
             try await app.connectedBroker().requeue(ids, timeout: .seconds(30))
         }
+    }
+}
+
+/// `dead purge`: forgets them.
+struct DeadPurgeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "purge",
+        abstract: "Forget them before their time: those that are named, or with --yes every one.",
+        discussion: """
+            Nothing brings them back. Exit code 1 where a task is in another status, 2 where there is none: \
+            other finished tasks go once their retention is over.
+            """
+    )
+
+    @OptionGroup var place: HomeOptions
+
+    @Argument(help: "The tasks' IDs.")
+    var ids: [String] = []
+
+    @Flag(help: "All that are dead now, where none is named.")
+    var yes = false
+
+    @Flag(help: "Print one JSON object a task; for all, one in all.")
+    var json = false
+
+    func validate() throws {
+        guard !ids.isEmpty || yes else {
+            throw ValidationError("this forgets every dead task: name some, or say --yes")
+        }
+    }
+
+    func run() async throws {
+        guard ids.isEmpty else {
+            let changes = TaskChanges(ids: try TaskID.parsed(ids), json: json, done: "forgotten")
+            return try await changes.run(place.app) { app, ids in
+                try await app.connectedBroker().forget(ids, timeout: .seconds(30))
+            }
+        }
+        let listing = try TaskListing(place)
+        let dead = listing.numbers(.only(.dead)).map(listing.id)
+        let count = try await dead.changed(by: try place.app.connectedBroker()) { broker, ids in
+            try await broker.forget(ids, timeout: .seconds(30))
+        }
+        guard json else { return CommandOutput.print("\(count) tasks forgotten") }
+        var text = JSONText()
+        text.object { $0.member("forgotten", count) }
+        CommandOutput.print(text.bytes)
     }
 }
 
@@ -153,15 +203,27 @@ struct FlushCommand: AsyncParsableCommand {
     }
 
     private func cancel(_ ids: [TaskID]) async throws -> Int {
-        let broker = try place.app.connectedBroker()
+        try await ids.changed(by: try place.app.connectedBroker()) { broker, ids in
+            try await broker.cancel(ids, reason: "flush", timeout: .seconds(30))
+        }
+    }
+}
+
+extension [TaskID] {
+    /// Changes tasks that were found to be so a moment ago, a few thousand at a time.
+    ///
+    /// - Returns: How many still were.
+    fileprivate func changed(
+        by broker: any Broker,
+        _ change: (any Broker, [TaskID]) async throws -> [Result<TaskStatus, QTasksError>]
+    ) async throws -> Int {
         var count = 0
-        for start in stride(from: 0, to: ids.count, by: 4096) {
-            let batch = Array(ids[start..<min(start + 4096, ids.count)])
-            let results = try await broker.cancel(batch, reason: "flush", timeout: .seconds(30))
-            for result in results {
+        for start in stride(from: 0, to: self.count, by: 4096) {
+            let batch = Array(self[start..<Swift.min(start + 4096, self.count)])
+            for result in try await change(broker, batch) {
                 switch result {
                 case .success: count += 1
-                // it ended by itself
+                // it went on by itself
                 case .failure(let error) where error.code == .conflict || error.code == .notFound:
                     break
                 case .failure(let error): throw error

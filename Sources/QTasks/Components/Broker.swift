@@ -54,6 +54,14 @@ public protocol Broker: Sendable {
         timeout: Duration?
     ) async throws -> [Result<TaskStatus, QTasksError>]
 
+    /// Forgets tasks that are ``TaskStatus/dead``, before their time is over.
+    ///
+    /// - Returns: As ``cancel(_:reason:timeout:)``, for a task that is gone now with the status that it had.
+    func forget(
+        _ ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>]
+
     /// The state of the system as JSON; topics are `app`, `tasks`, `workers` and `queues`.
     func inspect(_ topic: String, timeout: Duration?) async throws -> [UInt8]
 
@@ -120,6 +128,16 @@ extension Broker {
         timeout: Duration?
     ) async throws -> QueueRules {
         throw QTasksError(.unknownCommand, "this engine can't pause or limit queues")
+    }
+
+    /// For engines whose tasks can't be changed.
+    ///
+    /// - Throws: ``QTasksError/Code/unknownCommand``.
+    public func forget(
+        _ ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>] {
+        throw QTasksError(.unknownCommand, "this engine can't forget tasks")
     }
 
     /// For engines whose workers somebody else starts.

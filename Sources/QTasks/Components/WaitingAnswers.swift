@@ -109,8 +109,8 @@ struct WaitingAnswers {
         case .finished(let holding, let worker, let verdict, _, _, _):
             saved(Save.Key(holding: holding, worker: worker), verdict)
         case .record(let number, let bytes): try read(number, bytes)
-        case .final, .counts, .compacted, .notCompacted, .changed, .queue:
-            preconditionFailure("nobody watches, counts, compacts or changes here")
+        case .final, .counts, .compacted, .notCompacted, .changed, .queue, .evidence:
+            preconditionFailure("nobody watches, counts, compacts, changes or dies here")
         }
     }
 

@@ -98,6 +98,13 @@ public final class ZeroMQBroker: Broker {
         try await change(ChangeMessage(.requeue, ids: ids), timeout: timeout)
     }
 
+    public func forget(
+        _ ids: [TaskID],
+        timeout: Duration?
+    ) async throws -> [Result<TaskStatus, QTasksError>] {
+        try await change(ChangeMessage(.forget, ids: ids), timeout: timeout)
+    }
+
     private func change(
         _ message: ChangeMessage,
         timeout: Duration?
@@ -260,6 +267,12 @@ extension ChangeReceipt {
                 case .requeue:
                     "task \(id) is in status \(status.rawValue): error, dead and cancel can be "
                         + "queued again"
+                case .forget:
+                    status.isFinal
+                        ? "task \(id) is in status \(status.rawValue): only dead ones are forgotten on "
+                            + "demand, others once their retention is over (run --retention)"
+                        : "task \(id) is in status \(status.rawValue), and only dead ones are forgotten: "
+                            + "'cancel' ends it"
                 }
             return .failure(QTasksError(.conflict, message))
         case (.refused(let refusal), _):

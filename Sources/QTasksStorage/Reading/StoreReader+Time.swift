@@ -122,6 +122,7 @@ private struct SalvagedBeginning {
             let endedAt = (try? StoredCarried(from: &reader))?.endedSince
             latest = max(latest, at ?? latest, endedAt ?? latest)
             end = latest
+        case .evidence: latest = max(latest, at ?? latest)
         case .add, .lease, .release, .stale, .cancel, .requeue, .expire, nil: isInside = false
         }
     }

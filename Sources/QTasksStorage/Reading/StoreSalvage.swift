@@ -213,6 +213,28 @@ package struct StoreSalvage {
         }
         if let failure { throw failure }
         self.tasks += 1
+        for item in tasks.evidence[entry.id] { try copyEvidence(item, of: entry, old, log) }
+    }
+
+    /// What can't be read of it is left out: no task depends on it.
+    private func copyEvidence(
+        _ item: EvidenceTable.Item,
+        of entry: TaskEntry,
+        _ old: LogSalvage,
+        _ log: Log
+    ) throws(AppendLogError) {
+        var failure: AppendLogError?
+        try? old.withPayload(at: item.position) { payload in
+            var reader = WireReader(payload)
+            guard let stored = try? StoredEvidence(from: &reader), stored.holding.id == entry.id
+            else { return }
+            do throws(AppendLogError) {
+                _ = try log.append(kind: StoredKind.evidence.rawValue, pieces: [payload])
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
     }
 
     private func isWhole(_ entry: TaskEntry, _ old: LogSalvage) -> Bool {

@@ -135,6 +135,13 @@ package struct StoreVerification {
                 return envelope.id == entry.id
                     && TaskFold.contentCRC(envelope) == entry.contentCRC
             }
+            for item in tasks.evidence[entry.id] {
+                check(reader, entry, item.position, "evidence") { payload throws(WireError) in
+                    var reader = WireReader(payload)
+                    let holding = try StoredEvidence(from: &reader).holding
+                    return holding == Holding(id: entry.id, lease: item.lease)
+                }
+            }
             guard entry.finished != .none else { continue }
             check(reader, entry, entry.finished, "result") { payload throws(WireError) in
                 var reader = WireReader(payload)
@@ -194,5 +201,6 @@ extension TaskFold {
         same.flags.subtract(ignored)
         return mine == same && lane(of: entry) == other.lane(of: theirs)
             && worker(of: entry) == other.worker(of: theirs)
+            && evidence[entry.id] == other.evidence[entry.id]
     }
 }

@@ -20,6 +20,8 @@ package struct TaskHistory {
         /// An attempt ended by its worker's word, in `status`; `due` where it is tried again.
         case ended(ResultEntry, TaskStatus, WorkerID, due: Timestamp?)
         case released(Lease, ReleaseCause, TaskStatus, isSuspect: Bool, isCounted: Bool)
+        /// How the worker's process ended with which a lease did.
+        case died(StoredEvidence)
         /// A result came under a lease that no longer held.
         case refused(Lease, WorkerID, began: Timestamp, ended: Timestamp)
         /// It was ended without its worker's word; under a lease where it ran.
@@ -123,6 +125,7 @@ extension TaskHistory {
             case .leased(_, let worker), .ended(_, _, let worker, _),
                 .refused(_, let worker, _, _):
                 ids.insert(worker)
+            case .died(let evidence): ids.insert(evidence.worker)
             case .added, .released, .cancelled, .requeued, .forgotten: break
             }
         }
@@ -177,7 +180,7 @@ private struct HistoryGathering {
         switch what {
         case .added: history.isForgotten = false
         case .forgotten: history.isForgotten = true
-        case .leased, .ended, .released, .refused, .cancelled, .requeued: break
+        case .leased, .ended, .released, .died, .refused, .cancelled, .requeued: break
         }
     }
 
@@ -204,7 +207,7 @@ private struct HistoryGathering {
                 }
             case .released(_, _, _, _, let isCounted):
                 if isCounted { missing.deaths -= min(1, missing.deaths) }
-            case .added, .refused, .cancelled, .requeued, .forgotten: break
+            case .added, .died, .refused, .cancelled, .requeued, .forgotten: break
             }
         }
         let none = TaskHistory.Compacted(attempts: 0, failures: 0, deaths: 0)
@@ -281,6 +284,9 @@ private struct HistoryGathering {
         case .requeue:
             let requeue = try StoredRequeue(from: &reader)
             return (requeue.at, .requeued(epoch: requeue.epoch))
+        case .evidence:
+            let evidence = try StoredEvidence(from: &reader)
+            return (evidence.at, .died(evidence))
         case .expire: return (try StoredExpire(from: &reader).at, .forgotten)
         case .worker, .queue: return nil
         }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import QTasksModel
+import QTasksProcess
 import QTasksStorage
 import QTasksWire
 
@@ -87,6 +88,7 @@ private struct HistoryText {
             case .released(let lease, _, _, _, _):
                 step.attempt = attempts[lease] ?? 0
                 waitsSince = event.at
+            case .died(let evidence): step.attempt = attempts[evidence.holding.lease] ?? 0
             case .refused(let lease, _, let began, let ended):
                 step.attempt = attempts[lease] ?? 0
                 step.nanoseconds = ended.nanoseconds - began.nanoseconds
@@ -120,7 +122,7 @@ private struct HistoryText {
                     + "\(compacted.failures) failures, \(compacted.deaths) deaths"
             )
         }
-        lines += steps.dropFirst(adds.count).map(line)
+        lines += steps.dropFirst(adds.count).flatMap { [line($0)] + lastWords($0) }
         lines += history.damaged.map {
             "record \($0.sequence) at \($0.position.text) is damaged; 'log repair' may read it"
         }
@@ -153,6 +155,7 @@ private struct HistoryText {
         case .released(_, let cause, let status, let isSuspect, let isCounted):
             return "\(attempt(step)) came to nothing: "
                 + words(cause, status, isSuspect: isSuspect, isCounted: isCounted)
+        case .died(let evidence): return "\(attempt(step)) ended with \(words(evidence))"
         case .refused(let lease, let worker, _, _):
             return "a result of \(name(worker)) was refused: its lease \(lease) no longer held"
         case .cancelled(let reason, let lease):
@@ -217,6 +220,32 @@ private struct HistoryText {
         if isSuspect { text += ", not alone in it: runs alone from now on" }
         return text + (status == .dead ? "; dead" : "; queued again")
     }
+
+    private func words(_ evidence: StoredEvidence) -> String {
+        let exit = evidence.exit
+        let end =
+            exit.wasSignal
+            ? "was ended by signal \(exit.code) (\(SignalName.of(exit.code)))"
+            : "ended with exit code \(exit.code)"
+        let time = exit.userMicroseconds &+ exit.systemMicroseconds
+        return "process \(exit.pid) of worker \(evidence.worker), which \(end): "
+            + "\(BytesText.text(exit.maxResidentBytes)) of memory at most, "
+            + "\(Self.text(Int64(clamping: time) &* 1000)) of CPU time"
+    }
+
+    /// The end of a worker's standard error, line by line; what a terminal would act on is left out.
+    private func lastWords(_ step: Step) -> [String] {
+        guard case .died(let evidence) = step.event.what else { return [] }
+        let lines = evidence.exit.errorTail.split(separator: UInt8(ascii: "\n"))
+            .suffix(Self.lastLines)
+        return lines.map { line in
+            let shown = line.map { $0 < 0x20 || $0 == 0x7F ? UInt8(ascii: " ") : $0 }
+            return "    | " + String(decoding: shown, as: UTF8.self)
+        }
+    }
+
+    /// How many lines of standard error a person is shown.
+    private static let lastLines = 10
 
     private func name(_ worker: WorkerID) -> String {
         guard let process = history.workers[worker] else { return "worker \(worker)" }
@@ -291,6 +320,7 @@ private struct HistoryText {
         case .leased: "leased"
         case .ended: "ended"
         case .released: "released"
+        case .died: "died"
         case .refused: "refused"
         case .cancelled: "cancelled"
         case .requeued: "requeued"
@@ -324,6 +354,7 @@ private struct HistoryText {
             json.member("status", status.rawValue)
             json.member("suspect", isSuspect)
             json.member("counted", isCounted)
+        case .died(let evidence): add(evidence, to: &json)
         case .refused(let lease, let worker, let began, let ended):
             json.member("lease", lease.description)
             add(worker, to: &json)
@@ -335,6 +366,23 @@ private struct HistoryText {
         case .requeued(let epoch): json.member("epoch", Int(epoch))
         case .forgotten: break
         }
+    }
+
+    private func add(_ evidence: StoredEvidence, to json: inout JSONText) {
+        let exit = evidence.exit
+        json.member("lease", evidence.holding.lease.description)
+        json.member("worker", evidence.worker.description)
+        json.member("pid", Int(exit.pid))
+        if exit.wasSignal {
+            json.member("signal", Int(exit.code))
+            json.member("signalName", SignalName.of(exit.code))
+        } else {
+            json.member("exitCode", Int(exit.code))
+        }
+        json.member("maxResidentBytes", Int(clamping: exit.maxResidentBytes))
+        json.member("userMicroseconds", Int(clamping: exit.userMicroseconds))
+        json.member("systemMicroseconds", Int(clamping: exit.systemMicroseconds))
+        json.member("stderr", String(decoding: exit.errorTail, as: UTF8.self))
     }
 
     private func add(_ outcome: TaskOutcome, to json: inout JSONText) {

@@ -166,6 +166,7 @@ struct RecordText {
             add("at", queue.at)
             add("queue", queue.queue)
             add("rules", queue.rules.description)
+        case .evidence: read(try StoredEvidence(from: &reader))
         case .carried: try read(try StoredCarried(from: &reader))
         case .expire:
             let expire = try StoredExpire(from: &reader)
@@ -189,6 +190,18 @@ struct RecordText {
             add("retentionSeconds", Int(clamping: retention))
         }
         add("arguments", submission.arguments, submission.contentType)
+    }
+
+    private mutating func read(_ stored: StoredEvidence) {
+        add("at", stored.at)
+        add(stored.holding)
+        add("worker", stored.worker.description)
+        add("pid", Int(stored.exit.pid))
+        add(stored.exit.wasSignal ? "signal" : "exitCode", Int(stored.exit.code))
+        add("maxResidentBytes", Int(clamping: stored.exit.maxResidentBytes))
+        add("userMicroseconds", Int(clamping: stored.exit.userMicroseconds))
+        add("systemMicroseconds", Int(clamping: stored.exit.systemMicroseconds))
+        add("stderr", stored.exit.errorTail, "text/plain")
     }
 
     private mutating func read(_ stored: StoredFinish) throws(WireError) {
