@@ -68,6 +68,10 @@ struct TaskLine {
     mutating func withdraw(_ task: QueuedTask) {
         count -= 1
         let index = levelIndex(for: task.priority)
+        precondition(
+            index < levels.count && levels[index].priority == task.priority,
+            "who is withdrawn waits here"
+        )
         guard levels[index].first == task else {
             withdrawn.insert(task.sequence)
             return

@@ -301,7 +301,11 @@ extension StorageState {
         switch append(lease, of: entry.id, to: worker, now: now, log: log) {
         case .appended(let stored):
             let verdict = PendingVerdict.leased(number: number, task, lease)
-            tell(verdict, stored.sequence, once: synced ? .synced : .written, log: log)
+            // the Broker may have asked before it heard of a requeue: that comes first, or it would take
+            // the task for one that waits
+            let isAfterRequeue = entry.epoch > 0 && entry.attempt == 0
+            let durability = isAfterRequeue ? entry.durability : .written
+            tell(verdict, stored.sequence, once: synced ? .synced : durability, log: log)
             trace("lease", entry.id, "worker \(worker)")
         case .noSpace:
             deferred.append(.lease(number: number, place, lease, worker, synced: synced))

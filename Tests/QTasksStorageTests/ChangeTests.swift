@@ -156,6 +156,21 @@ struct `A cancel` {
 struct `A requeue` {
     var bench = Bench()
 
+    @Test mutating func `is told before a lease that was asked for without knowing of it`() throws {
+        let id = try bench.addedTask()
+        bench.cancel(id)
+        bench.requeue(id)
+        bench.lease(id, first)
+        #expect(try bench.written().isEmpty)
+        let told = try bench.synced()
+        guard case .changed(5, .withdrawn) = told.first, case .changed(6, .requeued) = told[1],
+            case .leased(2, _, _) = told.last, told.count == 3
+        else {
+            Issue.record("\(told)")
+            return
+        }
+    }
+
     @Test mutating func `begins a new epoch in which everything is counted anew`() throws {
         let id = try bench.runningTask(first)
         bench.push(id, first, .error(failure))
