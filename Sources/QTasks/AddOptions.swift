@@ -29,11 +29,14 @@ public struct AddOptions: Sendable {
     /// How long one attempt may run.
     public var timeLimit: Duration?
 
-    /// Not leased by then: given up.
+    /// Not leased for the first time by then: it ends as `cancel`, with the reason `expired`.
     public var expires: Timestamp?
 
     /// What limits per key of its queue go by, such as a customer; 1 to 255 bytes.
     public var key: [UInt8]?
+
+    /// Isn't added while another task of this name holds the same key; the result is then that one's.
+    public var unique: UniqueKey?
 
     /// The task whose handler adds this one.
     public var parent: TaskID?
@@ -52,8 +55,14 @@ public struct AddOptions: Sendable {
     public init() {}
 
     /// The same with what is given laid over it.
-    func merging(queue: String?, priority: Int16?, delay: Duration?) -> AddOptions {
+    func merging(
+        queue: String?,
+        priority: Int16?,
+        delay: Duration?,
+        unique: UniqueKey?
+    ) -> AddOptions {
         var options = self
+        if let unique { options.unique = unique }
         if let queue { options.queue = queue }
         if let priority { options.priority = priority }
         if let delay { options.start = .after(milliseconds: delay.wholeMilliseconds) }
@@ -76,6 +85,7 @@ public struct AddOptions: Sendable {
         submission.timeLimitMilliseconds = timeLimit.map(\.wholeMilliseconds)
         submission.expires = expires
         submission.key = key
+        submission.unique = unique
         submission.parent = parent
         submission.headers = headers
         submission.durability = durability

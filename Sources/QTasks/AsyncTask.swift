@@ -18,11 +18,23 @@ public struct AsyncResult<Output: Sendable>: Sendable {
     /// The task's name for ever.
     public let id: TaskID
 
+    /// Whether this is a task that was there: it holds the unique key of the add, which added no other.
+    public let isRepeat: Bool
+
     let app: QueueTasks
     private let decode: @Sendable (TaskEnd) throws(QTasksError) -> Output
 
-    init<Input>(id: TaskID, _ definition: TaskDefinition<Input, Output>) {
+    /// - Parameters:
+    ///   - submission: What was to be added.
+    ///   - id: The task that came of it.
+    ///   - definition: What its result is.
+    init<Input>(
+        of submission: TaskSubmission,
+        _ id: TaskID,
+        _ definition: TaskDefinition<Input, Output>
+    ) {
         self.id = id
+        isRepeat = id != submission.id
         app = definition.app
         decode = { end throws(QTasksError) in try definition.output(from: end) }
     }

@@ -11,6 +11,8 @@ extension QueueTasks {
     /// goes first; a delay holds the task back at least as long. `timeout` is how long the add is
     /// tried while the system is full, stopping or away.
     ///
+    /// - Returns: The task's ID; where its `unique` key is held, that of the task which holds it: no other
+    ///   is added then.
     /// - Throws: ``QTasksError``, with a code that says what held it up; `CancellationError`. The
     ///   task may have been added then.
     @discardableResult
@@ -20,13 +22,14 @@ extension QueueTasks {
         priority: Int16? = nil,
         queue: String? = nil,
         delay: Duration? = nil,
+        unique: UniqueKey? = nil,
         options: AddOptions = AddOptions(),
         timeout: Duration? = addTimeout
     ) async throws -> TaskID {
         let submission = try submission(
             of: name,
             arguments,
-            options.merging(queue: queue, priority: priority, delay: delay)
+            options.merging(queue: queue, priority: priority, delay: delay, unique: unique)
         )
         return try await addTasks([submission], timeout: timeout)[0]
     }
@@ -35,7 +38,7 @@ extension QueueTasks {
     ///
     /// The content type `nil` stands for `application/json`.
     ///
-    /// - Throws: As ``addTask(_:_:priority:queue:delay:options:timeout:)``.
+    /// - Throws: As ``addTask(_:_:priority:queue:delay:unique:options:timeout:)``.
     @discardableResult
     public func addTask(
         _ name: String,
@@ -53,9 +56,10 @@ extension QueueTasks {
         return try await addTasks([submission], timeout: timeout)[0]
     }
 
-    /// Adds tasks with one message, and returns their IDs once all of them are durable.
+    /// Adds tasks with one message, and returns their IDs once all of them are durable; where a task's
+    /// unique key is held, the ID of the task that holds it.
     ///
-    /// - Throws: The first refusal, as ``addTask(_:_:priority:queue:delay:options:timeout:)``.
+    /// - Throws: The first refusal, as ``addTask(_:_:priority:queue:delay:unique:options:timeout:)``.
     ///   Other tasks may have been taken; adding all again with the same IDs is safe.
     @discardableResult
     public func addTasks(
@@ -63,7 +67,6 @@ extension QueueTasks {
         timeout: Duration? = addTimeout
     ) async throws -> [TaskID] {
         try await connectedBroker().add(submissions, timeout: timeout)
-        return submissions.map(\.id)
     }
 
     /// How a task ends, by its ID.

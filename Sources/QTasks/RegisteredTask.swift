@@ -20,6 +20,9 @@ extension RegisteredTask {
     /// A higher priority goes first; a delay holds the task back at least as long. `timeout` is
     /// how long the add is tried while the system is full, stopping or away.
     ///
+    /// Where another task of this name holds the `unique` key, no task is added, and what is returned is
+    /// the way to that one's result.
+    ///
     /// - Throws: ``QTasksError``, with a code that says what held it up; `CancellationError`. The
     ///   task may have been added then: adding it again with the same ID is safe.
     @discardableResult
@@ -28,20 +31,26 @@ extension RegisteredTask {
         priority: Int16? = nil,
         queue: String? = nil,
         delay: Duration? = nil,
+        unique: UniqueKey? = nil,
         options: AddOptions = AddOptions(),
         timeout: Duration? = QueueTasks.addTimeout
     ) async throws -> AsyncResult<Output> {
-        let options = options.merging(queue: queue, priority: priority, delay: delay)
+        let options = options.merging(
+            queue: queue,
+            priority: priority,
+            delay: delay,
+            unique: unique
+        )
         let submission = try definition.submission(of: input, options)
-        try await definition.app.addTasks([submission], timeout: timeout)
-        return AsyncResult(id: submission.id, definition)
+        let id = try await definition.app.addTasks([submission], timeout: timeout)[0]
+        return AsyncResult(of: submission, id, definition)
     }
 
     /// Adds tasks with one message, and returns once all of them are durable.
     ///
     /// The options are for each of them; an ID among them is passed over.
     ///
-    /// - Throws: As ``addTask(_:priority:queue:delay:options:timeout:)`` for the first that is
+    /// - Throws: As ``addTask(_:priority:queue:delay:unique:options:timeout:)`` for the first that is
     ///   refused. Others may have been added.
     @discardableResult
     public func addTasks(
@@ -50,15 +59,15 @@ extension RegisteredTask {
         timeout: Duration? = QueueTasks.addTimeout
     ) async throws -> [AsyncResult<Output>] {
         let submissions = try submissions(of: inputs, options)
-        try await definition.app.addTasks(submissions, timeout: timeout)
-        return submissions.map { AsyncResult(id: $0.id, definition) }
+        let ids = try await definition.app.addTasks(submissions, timeout: timeout)
+        return zip(submissions, ids).map { AsyncResult(of: $0, $1, definition) }
     }
 
     /// Adds a task and waits for its result, with one message: the quickest way there and back.
     ///
     /// The timeout is for all of it; with `nil` it takes as long as it takes.
     ///
-    /// - Throws: As ``addTask(_:priority:queue:delay:options:timeout:)`` and
+    /// - Throws: As ``addTask(_:priority:queue:delay:unique:options:timeout:)`` and
     ///   ``AsyncResult/result(timeout:)``.
     public func run(
         _ input: Input,
@@ -102,7 +111,7 @@ extension RegisteredTask {
 extension RegisteredTask where Input == Void {
     /// Adds a task that takes no arguments.
     ///
-    /// - Throws: As ``addTask(_:priority:queue:delay:options:timeout:)``.
+    /// - Throws: As ``addTask(_:priority:queue:delay:unique:options:timeout:)``.
     @discardableResult
     public func addTask(
         options: AddOptions = AddOptions(),
@@ -139,7 +148,7 @@ public struct PreparedTask<Registered: RegisteredTask>: Sendable {
     ///
     /// An ID among the options is passed over.
     ///
-    /// - Throws: As ``RegisteredTask/addTask(_:priority:queue:delay:options:timeout:)``.
+    /// - Throws: As ``RegisteredTask/addTask(_:priority:queue:delay:unique:options:timeout:)``.
     @discardableResult
     public func addTask(
         options: AddOptions = AddOptions(),

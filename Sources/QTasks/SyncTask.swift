@@ -18,25 +18,32 @@ public struct SyncTask<Input: Sendable, Output: Sendable>: RegisteredTask {
 
     /// Adds a task, and blocks the calling thread until it is as durable as it asked to be.
     ///
-    /// - Throws: As ``RegisteredTask/addTask(_:priority:queue:delay:options:timeout:)``.
+    /// - Throws: As ``RegisteredTask/addTask(_:priority:queue:delay:unique:options:timeout:)``.
     @discardableResult
     public func addTask(
         _ input: Input,
         priority: Int16? = nil,
         queue: String? = nil,
         delay: Duration? = nil,
+        unique: UniqueKey? = nil,
         options: AddOptions = AddOptions(),
         timeout: Duration? = QueueTasks.addTimeout
     ) throws -> SyncResult<Output> {
-        let options = options.merging(queue: queue, priority: priority, delay: delay)
+        let options = options.merging(
+            queue: queue,
+            priority: priority,
+            delay: delay,
+            unique: unique
+        )
         let submission = try definition.submission(of: input, options)
         let broker = try definition.app.connectedBroker()
-        if let broker = broker as? ZeroMQBroker {
-            try broker.addBlocking([submission], timeout: timeout)
-        } else {
-            try blocking { try await broker.add([submission], timeout: timeout) }
-        }
-        return SyncResult(AsyncResult(id: submission.id, definition))
+        let ids =
+            if let broker = broker as? ZeroMQBroker {
+                try broker.addBlocking([submission], timeout: timeout)
+            } else {
+                try blocking { try await broker.add([submission], timeout: timeout) }
+            }
+        return SyncResult(AsyncResult(of: submission, ids[0], definition))
     }
 }
 
@@ -50,6 +57,9 @@ public struct SyncResult<Output: Sendable>: Sendable {
 
     /// The task's name for ever.
     public var id: TaskID { result.id }
+
+    /// Whether this is a task that was there: it holds the unique key of the add, which added no other.
+    public var isRepeat: Bool { result.isRepeat }
 
     /// Blocks the calling thread until the task has ended, and gives its result.
     ///

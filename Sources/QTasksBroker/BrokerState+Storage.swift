@@ -22,6 +22,7 @@ extension BrokerState {
             storage.durable = try reader.integer("durable")
             while !reader.isAtEnd { try apply(try Verdict(from: &reader)) }
             clients.durable(upTo: storage.durable)
+            for id in clients.takeNewlyAwaited() { propose(.watch(id: id)) }
         case .globalConfigStarted:
             storage.globalConfigPid = try reader.integer("pid")
         case .storageFailed:
@@ -279,11 +280,15 @@ extension BrokerState {
             } else {
                 added(pending, place, due)
             }
-            acknowledge(pending, place.sequence, exists: false)
+            acknowledge(pending, place.sequence, .added)
         case .exists(let number, let sequence, let status):
             guard let pending = clients.takeAdd(number) else { return }
             clients.settle(pending)
             exists(pending, sequence, status)
+        case .same(let number, let holder, let sequence, let isSynced):
+            guard let pending = clients.takeAdd(number) else { return }
+            dropReservation(of: pending)
+            acknowledge(pending, sequence, .same(holder), isSynced: isSynced)
         case .refused(let number, let refusal):
             guard let pending = clients.takeAdd(number) else { return }
             refused(pending, refusal)
@@ -353,7 +358,7 @@ extension BrokerState {
         _ status: TaskStatus
     ) {
         dropReservation(of: pending)
-        acknowledge(pending, sequence, exists: true)
+        acknowledge(pending, sequence, .exists)
         if pending.isWatched { propose(.watch(id: pending.id)) }
     }
 
@@ -381,12 +386,13 @@ extension BrokerState {
     private mutating func acknowledge(
         _ pending: PendingAdd,
         _ sequence: UInt64,
-        exists: Bool
+        _ verdict: AddReceipt.Verdict,
+        isSynced: Bool = false
     ) {
-        if pending.durability.isToldOnceWritten || sequence <= storage.durable {
-            clients.acknowledge(pending, exists: exists)
+        if pending.durability.isToldOnceWritten && !isSynced || sequence <= storage.durable {
+            clients.acknowledge(pending, verdict)
         } else {
-            clients.awaitDurable(sequence, pending, exists: exists)
+            clients.awaitDurable(sequence, pending, verdict)
         }
     }
 

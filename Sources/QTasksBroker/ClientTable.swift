@@ -47,6 +47,7 @@ struct Wait {
     var id: TaskID
     var options: RecordOptions
     var serial: UInt64
+    var deadline: UInt64?
     /// It came with an add that Storage hasn't decided: that there is no such task is no answer to it.
     var isOfUndecidedAdd = false
 }
@@ -61,6 +62,8 @@ struct ClientRequest {
     var answer: WireWriter
     /// It is about one task.
     var isAlone: Bool
+    /// Its adds that aren't taken and wait for the end, and the tasks that hold their keys.
+    var repeats: [(id: TaskID, holder: TaskID)] = []
 }
 
 /// What clients are owed.
@@ -104,6 +107,7 @@ struct ClientTable {
     private var waitsBySession: [Session: Int] = [:]
     private var overdue = Heap<Overdue>()
     private var nextSerial: UInt64 = 0
+    private var newlyAwaited: [TaskID] = []
 
     /// Adds that are in the log and not yet durable, by sequence; the first sort comes in order.
     private var inOrder = Deque<AwaitedAdd>()
@@ -130,7 +134,7 @@ struct ClientTable {
     private struct AwaitedAdd: Comparable {
         var sequence: UInt64
         var add: PendingAdd
-        var exists: Bool
+        var verdict: AddReceipt.Verdict
 
         static func < (left: Self, right: Self) -> Bool { left.sequence < right.sequence }
         static func == (left: Self, right: Self) -> Bool { left.sequence == right.sequence }
@@ -213,6 +217,7 @@ struct ClientTable {
         if request.missing == 0 {
             direct.append((request.session, request.answer.bytes))
             free.append(number)
+            for (id, holder) in request.repeats { moveWait(for: id, of: request, to: holder) }
         } else {
             requests[number] = request
         }
@@ -238,8 +243,12 @@ struct ClientTable {
     }
 
     /// The add with this sequence is in the log.
-    mutating func awaitDurable(_ sequence: UInt64, _ add: PendingAdd, exists: Bool) {
-        let awaited = AwaitedAdd(sequence: sequence, add: add, exists: exists)
+    mutating func awaitDurable(
+        _ sequence: UInt64,
+        _ add: PendingAdd,
+        _ verdict: AddReceipt.Verdict
+    ) {
+        let awaited = AwaitedAdd(sequence: sequence, add: add, verdict: verdict)
         pendingBytes += add.envelope.count
         if let last = inOrder.last, last.sequence > sequence {
             outOfOrder.insert(awaited)
@@ -253,12 +262,12 @@ struct ClientTable {
         while let first = inOrder.first, first.sequence <= sequence {
             inOrder.removeFirst()
             pendingBytes -= first.add.envelope.count
-            acknowledge(first.add, exists: first.exists)
+            acknowledge(first.add, first.verdict)
         }
         while let first = outOfOrder.min, first.sequence <= sequence {
             _ = outOfOrder.popMin()
             pendingBytes -= first.add.envelope.count
-            acknowledge(first.add, exists: first.exists)
+            acknowledge(first.add, first.verdict)
         }
     }
 
@@ -273,8 +282,37 @@ struct ClientTable {
         return awaited + unanswered
     }
 
-    mutating func acknowledge(_ add: PendingAdd, exists: Bool) {
-        answer(add.request, AddReceipt(id: add.id, verdict: exists ? .exists : .added))
+    mutating func acknowledge(_ add: PendingAdd, _ verdict: AddReceipt.Verdict) {
+        if case .same(let holder) = verdict, add.isWatched {
+            requests[add.request]?.repeats.append((add.id, holder))
+        }
+        answer(add.request, AddReceipt(id: add.id, verdict: verdict))
+    }
+
+    /// Tasks that somebody waits for since they hold the key of an add that wasn't taken; the second
+    /// call has none.
+    mutating func takeNewlyAwaited() -> [TaskID] {
+        defer { newlyAwaited = [] }
+        return newlyAwaited
+    }
+
+    /// Whoever waits with an add that isn't taken waits for the task that holds its key; from when he is
+    /// told so, since he knows nothing of that task before.
+    private mutating func moveWait(for id: TaskID, of request: ClientRequest, to holder: TaskID) {
+        let wait = waits[id]?.first {
+            $0.session == request.session && $0.number == request.number
+        }
+        // its time may be over
+        guard let wait else { return }
+        dropWait(for: id, session: wait.session, number: wait.number)
+        self.wait(
+            for: holder,
+            session: wait.session,
+            number: wait.number,
+            options: wait.options,
+            deadline: wait.deadline
+        )
+        if newlyAwaited.last != holder { newlyAwaited.append(holder) }
     }
 
     // MARK: Waits
@@ -311,6 +349,7 @@ struct ClientTable {
                 id: id,
                 options: options,
                 serial: nextSerial,
+                deadline: deadline,
                 isOfUndecidedAdd: withAdd
             )
         )

@@ -5,7 +5,7 @@ package import QTasksWire
 
 /// What a caller wants of the Broker.
 package enum ClientRequest: Sendable {
-    /// Answered with ``ClientReply/added(failures:)``; with `wait` with ``ClientReply/reports(_:)``
+    /// Answered with ``ClientReply/added(_:failures:)``; with `wait` with ``ClientReply/reports(_:of:)``
     /// once every task has ended.
     case add(EnvelopeBatch, wait: Bool)
     /// What is known now.
@@ -25,10 +25,11 @@ package enum ClientRequest: Sendable {
 
 /// The answer to a ``ClientRequest``.
 package enum ClientReply: Sendable {
-    /// Every task is there, except those named by their place in the request.
-    case added(failures: [Int: QTasksError])
-    /// One for each task, in the order of the request.
-    case reports([TaskReport])
+    /// Every task is there under its ID, or under that of the task which holds its unique key; except
+    /// those named by their place in the request.
+    case added([TaskID], failures: [Int: QTasksError])
+    /// One for each task, in the order of the request; and the IDs as above.
+    case reports([TaskReport], of: [TaskID])
     case pong(Pong)
     /// JSON text.
     case inspected([UInt8])
@@ -65,7 +66,8 @@ struct Call {
     let kind: Kind
     let begun: UInt64
     let deadline: UInt64?
-    let ids: [TaskID]
+    /// That of the task which holds its unique key in the place of one that wasn't added.
+    var ids: [TaskID]
     /// How many tasks still lack an answer.
     var unanswered: Int
     var failures: [Int: QTasksError] = [:]

@@ -33,9 +33,9 @@ extension ClientState {
     mutating func endIfComplete(_ number: UInt64) {
         guard let call = calls[number], call.kind != .exchange, call.unanswered == 0 else { return }
         if call.wantsReports {
-            complete(number, .success(.reports(call.reports.compactMap { $0 })))
+            complete(number, .success(.reports(call.reports.compactMap { $0 }, of: call.ids)))
         } else {
-            complete(number, .success(.added(failures: call.failures)))
+            complete(number, .success(.added(call.ids, failures: call.failures)))
         }
     }
 
@@ -51,6 +51,11 @@ extension ClientState {
         if deadlines.count > 2 * calls.count + 64 {
             deadlines.prune { calls[$0.call] != nil }
         }
+    }
+
+    /// One of a call's adds isn't taken: this task holds its unique key.
+    mutating func rename(_ claim: Claim, to holder: TaskID) {
+        update(claim.call) { $0.ids[claim.index] = holder }
     }
 
     private mutating func update(_ number: UInt64, _ body: (inout Call) -> Void) {

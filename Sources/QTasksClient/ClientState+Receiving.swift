@@ -92,6 +92,9 @@ extension ClientState {
         case .added, .exists:
             backoff.accepted()
             accepted(receipt.id, now: now)
+        case .same(let holder):
+            backoff.accepted()
+            accepted(receipt.id, as: holder, now: now)
         case .refused(let refusal) where refusal.code.isTransient:
             holdAdd(receipt.id, refusal, now: now)
         case .refused(let refusal):
@@ -102,10 +105,11 @@ extension ClientState {
         }
     }
 
-    private mutating func accepted(_ id: TaskID, now: UInt64) {
+    private mutating func accepted(_ id: TaskID, as holder: TaskID? = nil, now: UInt64) {
         guard let entry = adds.remove(id) else { return }
         entry.claims.forEach { claim in
-            if claim.waits { follow(id, claim, sentWith: entry, now: now) }
+            if let holder { rename(claim, to: holder) }
+            if claim.waits { follow(holder ?? id, claim, sentWith: entry, now: now) }
             settleAdd(claim, failure: nil)
         }
     }

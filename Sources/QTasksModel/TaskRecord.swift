@@ -140,6 +140,7 @@ extension TaskRecord {
     private func addTimes(to json: inout JSONText) {
         json.member("addedAt", addedAt.description)
         if let notBefore { json.member("notBefore", notBefore.description) }
+        if let expires = submission.expires { json.member("expires", expires.description) }
         if let startedAt { json.member("startedAt", startedAt.description) }
         if let finishedAt { json.member("finishedAt", finishedAt.description) }
     }

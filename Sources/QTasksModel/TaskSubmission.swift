@@ -42,15 +42,16 @@ public struct TaskSubmission: Sendable, Equatable {
     /// When it may first be leased.
     public var start: Start = .now
 
-    /// Not leased by then: given up.
-    ///
-    /// Carried and recorded.
+    /// Not leased for the first time by then: it ends as `cancel`, with the reason `expired`.
     public var expires: Timestamp?
 
     /// Of all unfinished tasks with the same key there is one.
     ///
     /// Carried and recorded.
     public var key: [UInt8]?
+
+    /// Isn't added while another task of this name holds the same key.
+    public var unique: UniqueKey?
 
     /// The task whose handler added this one.
     public var parent: TaskID?

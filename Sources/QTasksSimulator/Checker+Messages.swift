@@ -59,6 +59,7 @@ extension Checker {
         case .refused(let refusal) where isStopping(refusal.code): break
         case .refused(let refusal):
             fail("the add of \(name(receipt.id)) is refused: \(refusal)")
+        case .same(let holder): checkRepeat(of: receipt.id, holder)
         case .added, .exists:
             let isForgotten = isJustForgotten(receipt.id)
             guard

@@ -46,6 +46,9 @@ final class Checker {
     /// Tasks whose add was acknowledged, and that add's sequence.
     var acknowledged: [TaskID: UInt64] = [:]
 
+    /// Tasks of which a client was told that another holds their key.
+    var repeats: Set<TaskID> = []
+
     /// How tasks ended, as somebody was told; as long as they are not forgotten.
     var told: [TaskID: ToldEnd] = [:]
 
@@ -134,6 +137,7 @@ extension Checker {
         beforeExpiry(record)
         beforeChange(record)
         checkDue(record)
+        checkStanding(record)
         appendedOn[record.sequence] = world.now.wall
         do {
             try ledger.append(record, now: world.now, bootID: world.bootID)
@@ -280,7 +284,7 @@ extension Checker {
         let id = planned.submission.id
         guard let task = ledger.tasks[id] else {
             // whoever added it may have heard of the acknowledgement and not of the loss
-            if lost.contains(id) { return }
+            if lost.contains(id) || repeats.contains(id) { return }
             if ledger.forgotten[id] != nil, acknowledged[id] != nil || formerlyTold.contains(id) {
                 return
             }

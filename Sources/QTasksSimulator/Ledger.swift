@@ -45,6 +45,8 @@ struct Ledger {
         var deathsOf: [Lease: Bool] = [:]
         /// What its add asked for, in seconds.
         var keptFor: UInt64?
+        var unique: UniqueKey?
+        var addedAt: Timestamp
     }
 
     /// A record that may not be there, in words.
@@ -203,6 +205,11 @@ struct Ledger {
         guard tasks[submission.id] == nil else {
             throw Complaint("P3: a task that is there already is added again")
         }
+        if let unique = submission.unique,
+            let holder = holder(of: unique.bytes, named: submission.name, at: add.addedAt)
+        {
+            throw Complaint("P3: a task is added whose key \(holder.id) holds")
+        }
         adds[sequence] = submission.id
         tasks[submission.id] = Task(
             id: submission.id,
@@ -220,7 +227,9 @@ struct Ledger {
             status: add.due == nil ? .new : .scheduled,
             due: add.due,
             lastSequence: sequence,
-            keptFor: submission.retentionSeconds
+            keptFor: submission.retentionSeconds,
+            unique: submission.unique,
+            addedAt: add.addedAt
         )
     }
 

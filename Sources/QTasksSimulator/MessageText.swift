@@ -198,6 +198,7 @@ struct MessageText {
         switch verdict {
         case .added(_, let place, let leased, let due, _, _):
             "added \(text(place))\(leased ? " leased" : "")\(due > 0 ? " delayed" : "")"
+        case .same(_, let id, let sequence, _): "same as \(name(id)) by \(sequence)"
         case .exists(_, let sequence, let status): "exists \(sequence) \(status)"
         case .refused(_, let refusal): "refused \(refusal.code)"
         case .leased(_, let task, _):

@@ -96,7 +96,8 @@ struct OrderWatch {
                 waitsSince: leased || due > 0 ? nil : turn,
                 due: due > 0 ? due : nil
             )
-        case .exists(let number, _, _), .refused(let number, _): adds[number] = nil
+        case .exists(let number, _, _), .refused(let number, _), .same(let number, _, _, _):
+            adds[number] = nil
         case .leased(let number, _, _):
             // it may have been cancelled and queued again before that
             guard let id = leases.removeValue(forKey: number) else { return }

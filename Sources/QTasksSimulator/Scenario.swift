@@ -168,6 +168,7 @@ struct Scenario {
         planHost()
         planChanges()
         if keepsShortly { planRetention() }
+        planStanding()
     }
 
     /// A task's place in the plan, as people know it in the trace; -1 for a stranger.

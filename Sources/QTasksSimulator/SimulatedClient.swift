@@ -101,11 +101,11 @@ final class SimulatedClient: SimulatedProcess {
             }
         }
         switch completion.result {
-        case .success(.added(let failures)):
+        case .success(.added(let ids, let failures)):
             for (index, id) in ids.enumerated() {
                 world.checker.clientHeard(of: id, failure: failures[index])
             }
-        case .success(.reports(let reports)):
+        case .success(.reports(let reports, let ids)):
             guard reports.count == ids.count else {
                 return world.checker.fail("\(reports.count) reports of \(ids.count) tasks")
             }
@@ -134,8 +134,8 @@ extension ClientCompletion {
     /// Whether somebody has to ask again to know everything.
     fileprivate var isIncomplete: Bool {
         switch result {
-        case .success(.added(let failures)): !failures.isEmpty
-        case .success(.reports(let reports)):
+        case .success(.added(_, let failures)): !failures.isEmpty
+        case .success(.reports(let reports, _)):
             reports.contains { report in
                 switch report {
                 case .timedOut, .failed: true

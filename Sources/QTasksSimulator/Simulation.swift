@@ -56,6 +56,9 @@ package enum Simulation {
         package internal(set) var openedWithout = 0
         /// Runs that ended because the damage that was done to a segment was reported.
         package internal(set) var reportedDamage = 0
+        /// Tasks that ended since nobody leased them in time, and adds whose unique key was held.
+        package internal(set) var expired = 0
+        package internal(set) var repeats = 0
         /// Changes of settings that somebody heard are on disk.
         package internal(set) var settings = 0
         /// Tasks that were cancelled, by what they were before, and those that were queued again.
@@ -82,6 +85,8 @@ package enum Simulation {
             left.goneReplies += right.goneReplies
             left.forgotten += right.forgotten
             left.addedAgain += right.addedAgain
+            left.expired += right.expired
+            left.repeats += right.repeats
             left.openedWithout += right.openedWithout
             left.reportedDamage += right.reportedDamage
             left.settings += right.settings

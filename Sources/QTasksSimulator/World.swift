@@ -110,9 +110,12 @@ final class World {
 
     // MARK: Time
 
+    /// What the wall clock shows when the run begins.
+    static let wallAtStart = Timestamp(nanoseconds: 1_700_000_000_000_000_000)
+
     var now: Now {
         Now(
-            wall: Timestamp(nanoseconds: 1_700_000_000_000_000_000 + Int64(time) + clockSet),
+            wall: Timestamp(nanoseconds: Self.wallAtStart.nanoseconds + Int64(time) + clockSet),
             monotonic: time - bootedAt + .second
         )
     }

@@ -7,6 +7,7 @@ import QTasksWire
 enum PendingVerdict {
     case added(number: UInt64, place: QueuedPlace, leased: Bool, due: UInt64, addedAt: Timestamp)
     case exists(number: UInt64, TaskIndex.Number)
+    case same(number: UInt64, id: TaskID, sequence: UInt64, isSynced: Bool)
     case leased(number: UInt64, TaskIndex.Number, Lease)
     case notLeased(number: UInt64, TaskStatus)
     case released(number: UInt64, Holding, status: TaskStatus?, isSuspect: Bool)

@@ -25,13 +25,15 @@ package struct StorageKeeper {
     }
 
     /// Whether there is more to do.
-    package enum Pace: Hashable {
+    package enum Pace: Int, Comparable {
         /// Nothing until something changes.
         case idle
-        /// Go on with the next turn.
-        case soon
         /// The log calls when it has got further.
         case waiting
+        /// Go on with the next turn.
+        case soon
+
+        package static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
     }
 
     /// How many tasks of a checkpoint, and records of a compaction, are dealt with between two looks at
@@ -84,6 +86,8 @@ package struct StorageKeeper {
     private var forcedBefore: UInt32?
     /// Something is due and can't be done yet; the log calls when it has got further.
     private var isExpiryStuck = false
+    /// A task is to be ended that nobody leased in time, and the log has no room for that.
+    private var isUnleasedStuck = false
     /// How far the log had grown without a checkpoint when there was no room for one.
     private var checkpointFailedAt: Int?
     /// What compaction has dealt with: a second try, after one that found no room, goes on from here.
@@ -113,7 +117,7 @@ package struct StorageKeeper {
         state.tasks.now = now
         log.kept.stamp = UInt64(clamping: state.tasks.latest.nanoseconds)
         if state.beginCompactions(log.kept) { compactAll(log.kept) }
-        let expiry = expire(&state, log, now: now)
+        let expiry = max(endUnleased(&state, log, now: now), expire(&state, log, now: now))
         let look = Look(log.kept)
         guard look != lastLook || walk != nil || log.kept.isCompacting || isForced else {
             return expiry
@@ -144,11 +148,44 @@ package struct StorageKeeper {
 
     /// When there is something to do that no event brings, in nanoseconds of `CLOCK_BOOTTIME`.
     package func nextDeadline(_ state: inout StorageState, now: Now) -> UInt64? {
-        guard state.failure == nil, !isExpiryStuck, let due = state.retention.nextDeadline else {
-            return nil
+        guard state.failure == nil else { return nil }
+        var next: Int64 = .max
+        if !isUnleasedStuck, let due = state.nextLeaseDeadline { next = due.nanoseconds }
+        if !isExpiryStuck {
+            let window = state.firstWindow().map(\.moment)
+            let due = [state.retention.nextDeadline?.nanoseconds, window].compactMap(\.self).min()
+            if let due { next = min(next, due + Self.retentionSlack) }
         }
-        let wait = due.nanoseconds - now.wall.nanoseconds + Self.retentionSlack
-        return now.monotonic + UInt64(max(0, wait))
+        guard next < .max else { return nil }
+        let wait = next.subtractingReportingOverflow(now.wall.nanoseconds)
+        guard !wait.overflow else { return nil }
+        return now.monotonic &+ UInt64(max(0, wait.partialValue))
+    }
+
+    // MARK: Deadlines
+
+    /// How many tasks are ended in a step that nobody leased in time.
+    private static let unleasedAtATime = 64
+
+    /// How many unique keys are looked at in a step, so that those go which nobody holds.
+    private static let keysAtATime = 8
+
+    private mutating func endUnleased(
+        _ state: inout StorageState,
+        _ log: some KeptLog,
+        now: Now
+    ) -> Pace {
+        state.tasks.sweepKeys(Self.keysAtATime, at: state.tasks.stamp(now))
+        // as with tasks that are forgotten: there is room for some even where it is short
+        isUnleasedStuck = !log.kept.hasRoom && log.kept.preparedBytesLeft <= 1 << 20
+        if isUnleasedStuck { return .idle }
+        switch state.endUnleased(atMost: Self.unleasedAtATime, now: now, log: log) {
+        case true?: return .idle
+        case false?: return .soon
+        case nil:
+            isUnleasedStuck = true
+            return .idle
+        }
     }
 
     /// How much later than it could finished tasks go, in nanoseconds: many at a time cost fewer
@@ -169,17 +206,33 @@ package struct StorageKeeper {
         if isExpiryStuck { return .idle }
         let due = state.retention.due(now: state.tasks.stamp(now), atMost: Self.expiriesAtATime)
         for task in due {
-            switch state.expire(task, now: now, log: log) {
-            case .forgotten: continue
-            case .notYet:
-                isExpiryStuck = true
-                return .waiting
-            case .noRoom:
-                isExpiryStuck = true
-                return .idle
-            }
+            if let pace = expire(task, &state, log, now: now) { return pace }
         }
-        return due.count < Self.expiriesAtATime && !hasMore ? .idle : .soon
+        for _ in due.count..<Self.expiriesAtATime {
+            guard let task = state.firstAfterWindow(now: state.tasks.stamp(now)) else {
+                return hasMore ? .soon : .idle
+            }
+            if let pace = expire(task, &state, log, now: now) { return pace }
+        }
+        return .soon
+    }
+
+    /// - Returns: When to go on, where the task can't be forgotten yet.
+    private mutating func expire(
+        _ task: RetentionState.Finished,
+        _ state: inout StorageState,
+        _ log: some KeptLog,
+        now: Now
+    ) -> Pace? {
+        switch state.expire(task, now: now, log: log) {
+        case .forgotten, .kept: return nil
+        case .notYet:
+            isExpiryStuck = true
+            return .waiting
+        case .noRoom:
+            isExpiryStuck = true
+            return .idle
+        }
     }
 
     // MARK: Checkpoints

@@ -34,25 +34,45 @@ extension StorageState {
     ) {
         let entry = tasks.index[task]
         guard !entry.status.isFinal else { return leave(task, number, log: log) }
+        let verdict: ChangeVerdict =
+            entry.status == .process
+            ? .revoked(entry.lease) : .withdrawn(placement(of: entry, task), due: entry.due)
+        switch appendCancel(task, reason, now: now, log: log) {
+        case .appended(let place):
+            tell(number, verdict, place, entry, now: now, log: log)
+            tellEnd(of: task, entry, place, log: log)
+            trace("cancel", entry.id, "broker")
+        case .noSpace: refuseChangeForSpace(number)
+        case .tooLong:
+            let refusal = Refusal(.payloadTooLarge, "the log takes no reason that long")
+            say(.changed(number: number, .refused(refusal)))
+        case .failed: break
+        }
+    }
+
+    /// Ends a task that has not ended; what is told of it is the caller's.
+    mutating func appendCancel(
+        _ task: TaskIndex.Number,
+        _ reason: String,
+        now: Now,
+        log: some TaskLog
+    ) -> Appended {
+        let entry = tasks.index[task]
         let at = tasks.stamp(now)
-        let runs = entry.status == .process
         var body = WireWriter()
         ResultEntry(
             id: entry.id,
             // one that waits for its next attempt has the last one's still
-            lease: runs ? entry.lease : .none,
+            lease: entry.status == .process ? entry.lease : .none,
             // its worker knows when it began; the record tells when the word was spoken
             startedAt: StoredFinish.never,
             finishedAt: at,
             outcome: .cancel(reason: reason)
         ).write(to: &body)
-        let verdict: ChangeVerdict =
-            runs
-            ? .revoked(entry.lease) : .withdrawn(placement(of: entry, task), due: entry.due)
         let worker =
             entry.worker == WorkerTable.none
             ? WorkerID(high: 0, low: 0) : tasks.workers[entry.worker].id
-        body.bytes.withUnsafeBytes { bytes in
+        return body.bytes.withUnsafeBytes { bytes in
             var reader = WireReader(bytes)
             guard let result = try? ResultView(from: &reader) else {
                 preconditionFailure("a result that was just written reads the same")
@@ -66,25 +86,27 @@ extension StorageState {
             )
             head.removeAll()
             stored.writeHead(to: &head)
-            switch append(.cancel, body: bytes, log: log) {
-            case .appended(let place):
+            let appended = append(.cancel, body: bytes, log: log)
+            if case .appended(let place) = appended {
                 counters.cancels += 1
                 tasks.apply(cancel: stored, at: place)
                 dropReference(of: task, log: log)
                 retain(task)
-                tell(number, verdict, place, entry, now: now, log: log)
-                if entry.isWatched {
-                    let end = PendingVerdict.final(task, epoch: entry.epoch)
-                    tell(end, place.sequence, once: entry.durability, log: log)
-                }
-                trace("cancel", entry.id, "broker")
-            case .noSpace: refuseChangeForSpace(number)
-            case .tooLong:
-                let refusal = Refusal(.payloadTooLarge, "the log takes no reason that long")
-                say(.changed(number: number, .refused(refusal)))
-            case .failed: break
             }
+            return appended
         }
+    }
+
+    /// Whoever waits for a task that was ended hears of it; `entry`: as it was before.
+    mutating func tellEnd(
+        of task: TaskIndex.Number,
+        _ entry: TaskEntry,
+        _ place: StoredPlace,
+        log: some TaskLog
+    ) {
+        guard entry.isWatched else { return }
+        let end = PendingVerdict.final(task, epoch: entry.epoch)
+        tell(end, place.sequence, once: entry.durability, log: log)
     }
 
     // MARK: REQUEUE
@@ -97,10 +119,37 @@ extension StorageState {
     ) {
         let entry = tasks.index[task]
         guard entry.status.canBeRequeued else { return leave(task, number, log: log) }
+        var key: [UInt8] = []
+        switch reclaim(task, now: now, log: log) {
+        case .nothing: break
+        case .key(let bytes): key = bytes
+        case .heldBy(let holder):
+            let refusal = Refusal(
+                .conflict,
+                "its unique key is held by task \(holder): cancel that, or wait for its end"
+            )
+            return say(.changed(number: number, .refused(refusal)))
+        case .unreadable:
+            let refusal = Refusal(.damaged, "its add can't be read in the log: run 'log verify'")
+            return say(.changed(number: number, .refused(refusal)))
+        }
+        key.withUnsafeBytes { requeue(task, number, key: $0, now: now, log: log) }
+    }
+
+    private mutating func requeue(
+        _ task: TaskIndex.Number,
+        _ number: UInt64,
+        key: UnsafeRawBufferPointer,
+        now: Now,
+        log: some TaskLog
+    ) {
+        let entry = tasks.index[task]
+        var reader = WireReader(key)
         let stored = StoredRequeue(
             at: tasks.stamp(now),
             id: entry.id,
-            epoch: entry.epoch &+ 1
+            epoch: entry.epoch &+ 1,
+            unique: key.isEmpty ? nil : try? UniqueOption(from: &reader)
         )
         head.removeAll()
         stored.writeHead(to: &head)

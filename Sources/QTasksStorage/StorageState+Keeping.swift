@@ -65,6 +65,8 @@ extension StorageState {
         case notYet
         /// There is no room for the record that says so.
         case noRoom
+        /// Its unique key's window goes on.
+        case kept
     }
 
     /// Appends that a task is forgotten.
@@ -86,6 +88,10 @@ extension StorageState {
             needsSync = true
             return .notYet
         }
+        if let end = windowEnd(of: task.number, now: now, log: log) {
+            keep(task, until: end)
+            return .kept
+        }
         let stored = StoredExpire(at: tasks.stamp(now), id: entry.id)
         head.removeAll()
         stored.writeHead(to: &head)
@@ -94,6 +100,34 @@ extension StorageState {
         tasks.noteExpiry(task.number, stored)
         expiring.append((place.sequence, task.number))
         return .forgotten
+    }
+
+    /// A task that could be forgotten stays until a moment.
+    private mutating func keep(_ task: RetentionState.Finished, until end: Timestamp) {
+        let entry = tasks.index[task.number]
+        retention.removed(sequence: task.sequence, lane: entry.lane, status: entry.status)
+        let index = tasks.index
+        windows.insert(
+            TimedTasks.Entry(
+                moment: end.nanoseconds,
+                sequence: task.sequence,
+                number: task.number
+            ),
+            isConcerned: index.isKept
+        )
+    }
+
+    /// A task that was kept for its window and can be forgotten now; the same until it is.
+    mutating func firstAfterWindow(now: Timestamp) -> RetentionState.Finished? {
+        guard let first = firstWindow(), first.moment <= now.nanoseconds else { return nil }
+        return RetentionState.Finished(number: first.number, sequence: first.sequence)
+    }
+
+    /// The task that is kept for its window whose window ends first.
+    mutating func firstWindow() -> TimedTasks.Entry? {
+        guard windows.count > 0 else { return nil }
+        let index = tasks.index
+        return windows.first(isConcerned: index.isKept)
     }
 
     /// A task that is there, to whoever asks for it.
@@ -251,5 +285,14 @@ extension StorageState {
             "record \(view.sequence) makes no sense to this version and was not carried forward",
             isWarning: true
         )
+    }
+}
+
+extension TaskIndex {
+    /// A finished task that nobody has touched since it was kept for its window.
+    func isKept(_ entry: TimedTasks.Entry) -> Bool {
+        isUsed(entry.number) && core(entry.number).status?.isFinal == true
+            && !core(entry.number).flags.contains(.expiring)
+            && self[entry.number].lastSequence == entry.sequence
     }
 }

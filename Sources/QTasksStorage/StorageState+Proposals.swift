@@ -140,6 +140,11 @@ extension StorageState {
         if let refusal = refusal(of: envelope, options) {
             return say(.refused(number: number, refusal))
         }
+        if let unique = options.unique,
+            let holder = holder(of: unique, named: envelope.name, now: now)
+        {
+            return answerSame(number, options, holder, now: now, log: log)
+        }
         guard !log.isShortOfSpace else { return refuseForSpace(number) }
         guard
             let task = append(
@@ -152,7 +157,8 @@ extension StorageState {
             )
         else { return }
         if isWatched { tasks.setWatched(true, task) }
-        if first.lease != .none, tasks.index[task].status == .new {
+        let isOverdue = options.expires.map { $0 <= now.wall } ?? false
+        if first.lease != .none, !isOverdue, tasks.index[task].status == .new {
             _ = append(first.lease, of: envelope.id, to: first.worker, now: now, log: log)
         }
         let entry = tasks.index[task]
@@ -283,6 +289,7 @@ extension StorageState {
         guard tasks.index.isUsed(task), tasks.index.core(task).sequence == place.sequence else {
             return say(.stale(number: number, status: nil))
         }
+        endIfOverdue(task, now: now, log: log)
         let entry = tasks.index[task]
         guard lease != .none,
             entry.status == .new || entry.status == .scheduled && entry.due <= now.monotonic

@@ -23,6 +23,8 @@ extension StorageState {
         case .exists(let number, let task):
             let entry = tasks.index[task]
             say(.exists(number: number, sequence: entry.sequence, status: entry.status))
+        case .same(let number, let id, let sequence, let isSynced):
+            say(.same(number: number, id: id, sequence: sequence, isSynced: isSynced))
         case .leased(let number, let task, let lease): tellLeased(number, task, lease, log: log)
         case .notLeased(let number, let status): say(.stale(number: number, status: status))
         case .released(let number, let holding, let status, let isSuspect):

@@ -122,6 +122,8 @@ package struct StorageState {
 
     /// Until when finished tasks are kept.
     var retention: RetentionState
+    /// Finished tasks that could be forgotten, but for the windows of their unique keys.
+    var windows = TimedTasks()
     /// Tasks that are about to be forgotten, and the record that says so.
     var expiring = Fifo<(sequence: UInt64, number: TaskIndex.Number)>()
 

@@ -29,8 +29,12 @@ package struct TaskEntry: Equatable {
         /// A worker couldn't read its arguments in the store: they are sent along; not in the log.
         package static let sentWhole = Flags(rawValue: 64)
 
-        /// What of it is known to this process alone.
-        static let fleeting: Flags = [.watched, .expiring, .sentWhole]
+        /// Its add has a time by which it is to be leased, or a unique key; in a checkpoint that is told
+        /// of those alone for which it still matters.
+        package static let standing = Flags(rawValue: 128)
+
+        /// What of it isn't told to a checkpoint with the task.
+        static let fleeting: Flags = [.watched, .expiring, .sentWhole, .standing]
     }
 
     package var id: TaskID

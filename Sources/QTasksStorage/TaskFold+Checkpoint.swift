@@ -8,7 +8,7 @@ import QTasksModel
 import QTasksWire
 
 /// What a block holds; its first byte.
-private enum BlockKind: UInt8 {
+enum CheckpointBlock: UInt8 {
     /// Names and queues, in the order of their numbers: those that the entries behind it need and no
     /// block before it has. Each: bytes of the name (1), of the queue (1), name, queue.
     case lanes = 1
@@ -18,6 +18,13 @@ private enum BlockKind: UInt8 {
     case workers = 3
     /// The newest moment in the log (8), the newest sequence (8), the number of tasks (8). The last one.
     case end = 4
+    /// Tasks of blocks before that are to be leased by a moment, or not at all. Each: sequence of its
+    /// add (8), task ID (16), moment (8).
+    case deadlines = 6
+    /// Unique keys that tasks of blocks before hold: the seed of their hashes (16), then for each: hash
+    /// (16), sequence of its add (8), task ID (16), scope (1), end of the window in seconds since 1970
+    /// (4; 0 without one). See ``UniqueKeyTable``.
+    case uniqueKeys = 7
     /// Keys of tasks that came before and may still run. Each: sequence of the task's add (8), task ID
     /// (16), bytes of the key (2), key.
     case keys = 8
@@ -37,6 +44,7 @@ package struct CheckpointWalk {
     private var block = WireWriter(reserving: 0)
     private var rows = [UInt8](repeating: 0, count: blockBytes)
     private var entries = 0
+    private var standing = StandingWalk()
 
     package init() {}
 
@@ -62,7 +70,7 @@ package struct CheckpointWalk {
             }
             tellKeys(tasks, give)
         }
-        guard Int(next) >= Int(end) else { return false }
+        guard Int(next) >= Int(end), standing.step(tasks, atMost: most, give) else { return false }
         finish(tasks, give)
         return true
     }
@@ -76,7 +84,7 @@ package struct CheckpointWalk {
         var written = 0
         let bytes = rows.withUnsafeMutableBytes { rows -> Int in
             guard let base = rows.baseAddress else { return 0 }
-            base.put(BlockKind.entries.rawValue, at: 0)
+            base.put(CheckpointBlock.entries.rawValue, at: 0)
             var count = 1
             while next < stop, count + CheckpointEntry.bytesMax <= rows.count {
                 let core = tasks.index.core(next)
@@ -182,7 +190,7 @@ package struct CheckpointWalk {
         flush(give)
     }
 
-    private mutating func begin(_ kind: BlockKind) {
+    private mutating func begin(_ kind: CheckpointBlock) {
         block.removeAll()
         block.u8(kind.rawValue)
     }
@@ -384,7 +392,7 @@ package struct CheckpointReading {
         into tasks: inout TaskFold
     ) throws(WireError) {
         var reader = WireReader(bytes)
-        guard let kind = BlockKind(rawValue: try reader.u8("block")) else {
+        guard let kind = CheckpointBlock(rawValue: try reader.u8("block")) else {
             throw .invalid(field: "block")
         }
         switch kind {
@@ -442,6 +450,8 @@ package struct CheckpointReading {
                 )
                 tasks.keepEvidence(item, of: task)
             }
+        case .deadlines: try tasks.restoreDeadlines(&reader)
+        case .uniqueKeys: try tasks.restoreKeys(&reader)
         case .end:
             tasks.latest = max(
                 tasks.latest,

@@ -56,6 +56,7 @@ extension TaskFold {
         isCopy: Bool
     ) {
         let lane = lanes.number(name: envelope.name, queue: envelope.queue)
+        let standing = StandingOptions(envelope.options)
         // where it was when the record was written tells only whether there is one: an opening may have
         // written both again to another place
         let result = carried.finished == .none ? nil : early[envelope.id]
@@ -75,7 +76,7 @@ extension TaskFold {
             deaths: carried.deaths,
             contentCRC: Self.contentCRC(envelope),
             lane: lane,
-            keptFor: Self.keptFor(envelope),
+            keptFor: Self.keptFor(standing),
             priority: envelope.priority,
             epoch: carried.epoch,
             status: carried.status,
@@ -93,6 +94,7 @@ extension TaskFold {
         if entry.finished != .none {
             usage.add(index[number].finishedBytes, in: entry.finished.segment)
         }
+        note(standing, of: number, name: envelope.name, addedAt: carried.add.addedAt)
     }
 
     mutating func apply(_ expire: StoredExpire, at place: StoredPlace) {

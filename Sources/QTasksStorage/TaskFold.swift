@@ -25,6 +25,11 @@ package struct TaskFold {
     package internal(set) var evidence = EvidenceTable()
     /// Ends of leases that such evidence may yet come of; not part of what the log says.
     var unexplained = UnexplainedDeaths()
+    /// Tasks that are to be leased by a moment, or not at all.
+    var deadlines = TimedTasks()
+
+    /// Who holds which unique key.
+    var uniqueKeys: UniqueKeyTable
 
     /// The newest moment in the log: no later record has an earlier one.
     package internal(set) var latest = Timestamp(nanoseconds: 0)
@@ -63,6 +68,7 @@ package struct TaskFold {
         self.bootID = bootID
         self.seed = seed
         index = TaskIndex(seed: seed)
+        uniqueKeys = UniqueKeyTable(seed: KeyHash.Seed(one: seed, other: bootID.low ^ ~seed))
     }
 
     /// One record as the log has it, in the order in which they lie.
@@ -130,6 +136,7 @@ package struct TaskFold {
     ) -> TaskIndex.Number {
         latest = max(latest, add.addedAt)
         let lane = lanes.number(name: envelope.name, queue: envelope.queue)
+        let standing = StandingOptions(envelope.options)
         let status: TaskStatus = add.due == nil ? .new : .scheduled
         var entry = TaskEntry(
             id: envelope.id,
@@ -140,7 +147,7 @@ package struct TaskFold {
             due: 0,
             contentCRC: Self.contentCRC(envelope),
             lane: lane,
-            keptFor: Self.keptFor(envelope),
+            keptFor: Self.keptFor(standing),
             priority: envelope.priority,
             status: status,
             flags: TaskEntry.Flags(add.durability)
@@ -150,15 +157,13 @@ package struct TaskFold {
         lanes.count(lane, from: nil, to: status)
         noteKey(of: number, envelope)
         usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
+        note(standing, of: number, name: envelope.name, addedAt: add.addedAt)
         return number
     }
 
     /// What an add says of how long its task is kept, in seconds; 0 where it doesn't.
-    static func keptFor(_ envelope: Envelope) -> UInt32 {
-        guard !envelope.options.isEmpty,
-            let seconds = EnvelopeOptions.retentionSeconds(in: envelope.options)
-        else { return 0 }
-        return UInt32(clamping: max(1, seconds))
+    static func keptFor(_ standing: StandingOptions) -> UInt32 {
+        standing.retentionSeconds.map { UInt32(clamping: max(1, $0)) } ?? 0
     }
 
     mutating func apply(_ lease: StoredLease, at place: StoredPlace) {
@@ -221,6 +226,7 @@ package struct TaskFold {
             entry.epoch = requeue.epoch
             entry.status = .new
         }
+        if let unique = requeue.unique { claim(unique, of: number) }
     }
 
     mutating func apply(_ release: StoredRelease, at place: StoredPlace) {

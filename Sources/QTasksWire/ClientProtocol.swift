@@ -105,13 +105,16 @@ package struct AddMessage {
     }
 }
 
-/// What became of one envelope of an `ADD`: task ID (16), code (1), and for a refusal its sentence.
+/// What became of one envelope of an `ADD`: task ID (16), code (1), and for a refusal its sentence, for
+/// ``Verdict/same(_:)`` the other task's ID (16).
 package struct AddReceipt: Sendable, Equatable {
     package enum Verdict: Sendable, Equatable {
         /// On disk, as durable as it asked to be.
         case added
         /// It was there already, with the same content.
         case exists
+        /// It isn't added: this task holds its unique key. A wait for it has become one for that task.
+        case same(TaskID)
         case refused(Refusal)
     }
 
@@ -128,6 +131,9 @@ package struct AddReceipt: Sendable, Equatable {
         switch verdict {
         case .added: writer.u8(0)
         case .exists: writer.u8(1)
+        case .same(let holder):
+            writer.u8(2)
+            writer.id(holder)
         case .refused(let refusal):
             writer.u8(refusal.code.rawValue)
             writer.text(refusal.message)
@@ -139,6 +145,7 @@ package struct AddReceipt: Sendable, Equatable {
         switch try reader.u8("verdict") {
         case 0: verdict = .added
         case 1: verdict = .exists
+        case 2: verdict = .same(try reader.id("holder"))
         case let code:
             guard let code = RefusalCode(rawValue: code) else { throw .invalid(field: "verdict") }
             verdict = .refused(Refusal(code, try reader.text("message")))

@@ -88,7 +88,7 @@ package struct Envelope {
 /// The tags of an envelope's options.
 ///
 /// Part of the protocol and of the log: never use one again.
-private enum OptionTag: UInt8 {
+enum OptionTag: UInt8 {
     case maxAttempts = 1
     case maxDeliveries = 2
     case timeLimit = 3
@@ -101,6 +101,7 @@ private enum OptionTag: UInt8 {
     case contentType = 10
     case durability = 11
     case retention = 12
+    case unique = 13
 }
 
 /// The options that Broker and Storage act on, read without decoding the rest.
@@ -115,6 +116,7 @@ package struct EnvelopeOptions {
     package var contentType: String?
     package var durability: Durability?
     package var retentionSeconds: UInt64?
+    package var unique: UniqueOption?
     package var headers: [TaskSubmission.Header] = []
 
     /// Reads and checks every option of an envelope.
@@ -134,15 +136,8 @@ package struct EnvelopeOptions {
         }
     }
 
-    /// How long the task is kept once it has ended, in seconds, read without decoding anything else;
-    /// `nil` where that isn't said, or the bytes are no options.
-    package static func retentionSeconds(in bytes: UnsafeRawBufferPointer) -> UInt64? {
-        guard let value = value(of: .retention, in: bytes) else { return nil }
-        var field = WireReader(value)
-        return try? field.integer("retention")
-    }
-
-    /// The task's key, read in the same way.
+    /// The task's key, read without decoding anything else; `nil` where there is none, or the bytes are no
+    /// options.
     package static func key(in bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
         value(of: .key, in: bytes)
     }
@@ -179,6 +174,7 @@ package struct EnvelopeOptions {
         case .contentType: contentType = try value.text(value.left, "contentType")
         case .durability: durability = try value.durability()
         case .retention: retentionSeconds = try value.integer("retention")
+        case .unique: unique = try UniqueOption(from: &value)
         }
         if maxAttempts == 0 { throw .invalid(field: "maxAttempts") }
         if maxDeliveries == 0 { throw .invalid(field: "maxDeliveries") }
@@ -187,7 +183,7 @@ package struct EnvelopeOptions {
 
 extension WireReader {
     /// Milliseconds since 1970.
-    fileprivate mutating func moment(_ field: StaticString) throws(WireError) -> Timestamp {
+    mutating func moment(_ field: StaticString) throws(WireError) -> Timestamp {
         let milliseconds = try integer(field, as: Int64.self)
         let (nanoseconds, overflow) = milliseconds.multipliedReportingOverflow(by: 1_000_000)
         guard !overflow else { throw .invalid(field: field) }
@@ -272,6 +268,7 @@ extension TaskSubmission {
         contentType = options.contentType
         durability = options.durability
         retentionSeconds = options.retentionSeconds
+        unique = options.unique.map { UniqueKey(Array($0.key), $0.scope) }
     }
 
     private func encodedOptions() throws(QTasksError) -> [UInt8] {
@@ -324,6 +321,7 @@ extension TaskSubmission {
             }
             writer.option(.retention, retentionSeconds)
         }
+        if let unique { try writer.option(.unique, try unique.encoded(), "unique key") }
         return writer.bytes
     }
 }

@@ -288,6 +288,9 @@ package enum Verdict {
     )
     case exists(number: UInt64, sequence: UInt64, status: TaskStatus)
     case refused(number: UInt64, Refusal)
+    /// Another task holds the add's unique key, by a record of this sequence; `isSynced`: that has to be
+    /// durable before anybody hears of it.
+    case same(number: UInt64, id: TaskID, sequence: UInt64, isSynced: Bool)
     /// `envelope`: its head, where the arguments are in the store.
     case leased(number: UInt64, LeasedTask, envelope: UnsafeRawBufferPointer)
     case stale(number: UInt64, status: TaskStatus?)
@@ -338,6 +341,12 @@ package enum Verdict {
             writer.integer(number)
             writer.u8(refusal.code.rawValue)
             writer.text(refusal.message)
+        case .same(let number, let id, let sequence, let isSynced):
+            writer.u8(14)
+            writer.integer(number)
+            writer.id(id)
+            writer.integer(sequence)
+            writer.u8(isSynced ? 1 : 0)
         case .leased(let number, let task, let envelope):
             writer.u8(4)
             writer.integer(number)
@@ -391,7 +400,7 @@ package enum Verdict {
             writer.text(queue)
             verdict.write(to: &writer)
         case .evidence(let number):
-            writer.u8(14)
+            writer.u8(16)
             writer.integer(number)
         }
     }
@@ -474,13 +483,20 @@ package enum Verdict {
                 number: try reader.integer("number"),
                 try ChangeVerdict(from: &reader)
             )
+        case 14:
+            self = .same(
+                number: try reader.integer("number"),
+                id: try reader.id("holder"),
+                sequence: try reader.integer("sequence"),
+                isSynced: try reader.u8("flags") & 1 != 0
+            )
         case 20:
             self = .queue(
                 number: try reader.integer("number"),
                 try reader.text("queue"),
                 try QueueVerdict(from: &reader)
             )
-        case 14: self = .evidence(number: try reader.integer("number"))
+        case 16: self = .evidence(number: try reader.integer("number"))
         default: throw .invalid(field: "verdict")
         }
     }

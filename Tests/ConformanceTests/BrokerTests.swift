@@ -47,6 +47,28 @@ struct `A Broker` {
     }
 
     @Test(arguments: BrokerUnderTest.allCases)
+    func `tells whoever adds a task with a held key of the task that holds it, and how that ends`(
+        _ engine: BrokerUnderTest
+    ) async throws {
+        try await engine.use { broker in
+            var holder = TaskSubmission(name: "echo", arguments: Array("\"x\"".utf8))
+            holder.unique = .window("k", .seconds(600))
+            #expect(try await broker.add([holder], timeout: limit) == [holder.id])
+            var other = TaskSubmission(name: "echo", arguments: Array("\"y\"".utf8))
+            other.unique = .window("k", .seconds(600))
+            let plain = TaskSubmission(name: "echo", arguments: Array("\"z\"".utf8))
+            let ids = try await broker.add([other, plain], timeout: limit)
+            #expect(ids == [holder.id, plain.id])
+            let ends = try await broker.run([other, plain], timeout: limit).map { try $0.get() }
+            #expect(ends.map(\.id) == [holder.id, plain.id])
+            #expect(
+                ends[0].outcome == .success(result: Array("\"x\"".utf8), contentType: nil)
+            )
+            #expect(try await broker.get(other.id, timeout: limit) == nil)
+        }
+    }
+
+    @Test(arguments: BrokerUnderTest.allCases)
     func `takes a repeated add for the same task, and another content for a conflict`(
         _ engine: BrokerUnderTest
     ) async throws {

@@ -29,13 +29,22 @@ actor MemoryBroker: Broker {
         await worker.leave()
     }
 
-    func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws {
+    func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws -> [TaskID] {
+        var ids: [TaskID] = []
         for task in tasks {
-            _ = try await storage.add(task)
+            do {
+                _ = try await storage.add(task)
+            } catch let error as QTasksError {
+                guard let held = error.cause as? HeldKey else { throw error }
+                ids.append(held.holder)
+                continue
+            }
+            ids.append(task.id)
             guard places[task.id] == nil else { continue }
             places[task.id] = places.count
             await queueAgain(task.id)
         }
+        return ids
     }
 
     func get(_ id: TaskID, timeout: Duration?) async throws -> TaskRecord? {

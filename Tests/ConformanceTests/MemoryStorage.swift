@@ -23,6 +23,9 @@ actor MemoryStorage: Storage {
         guard TaskName.isValid(task.name), TaskName.isValid(task.queue) else {
             throw QTasksError(.badName, "'\(task.name)' in '\(task.queue)'")
         }
+        if let holder = holder(of: task) {
+            throw QTasksError(.conflict, "the key is held", cause: HeldKey(holder: holder))
+        }
         order.append(task.id)
         let record = TaskRecord(
             submission: task,
@@ -46,8 +49,32 @@ actor MemoryStorage: Storage {
         return entry.record.status
     }
 
+    private func holder(of task: TaskSubmission) -> TaskID? {
+        guard let key = task.unique?.bytes else { return nil }
+        return entries.values.first { entry in
+            guard let unique = entry.record.submission.unique, unique.bytes == key,
+                entry.record.name == task.name
+            else { return false }
+            switch unique.scope {
+            case .whileQueued: return entry.record.attempt == 0 && !entry.record.status.isFinal
+            case .whileUnfinished: return !entry.record.status.isFinal
+            case .window(let seconds):
+                let age = Timestamp.now.nanoseconds - entry.record.addedAt.nanoseconds
+                return age < Int64(seconds) * 1_000_000_000
+            }
+        }?.record.id
+    }
+
     func lease(_ id: TaskID, to worker: WorkerID) -> TaskHandover? {
         guard var entry = entries[id], entry.isLeasable else { return nil }
+        if let expires = entry.record.submission.expires, expires <= .now,
+            entry.record.attempt == 0
+        {
+            entry.record.status = .cancel
+            entry.record.outcome = .cancel(reason: "expired")
+            entries[id] = entry
+            return nil
+        }
         lastLease += 1
         let lease = Lease(incarnation: 1, counter: lastLease)
         entry.record.status = .process

@@ -86,6 +86,50 @@ struct `A Storage` {
     }
 
     @Test(arguments: StorageUnderTest.allCases)
+    func `adds no task whose key another one holds, and names that`(
+        _ engine: StorageUnderTest
+    ) async throws {
+        try await engine.use { storage in
+            for unique in [UniqueKey.whileQueued("q"), .whileUnfinished("u")] {
+                var holder = TaskSubmission(name: "t", arguments: [1])
+                holder.unique = unique
+                #expect(try await storage.add(holder) == .new)
+                #expect(try await storage.add(holder) == .new, "a repeat of itself")
+                var other = TaskSubmission(name: "t", arguments: [2])
+                other.unique = unique
+                let error = await #expect(throws: QTasksError.self) {
+                    try await storage.add(other)
+                }
+                #expect(error?.code == .conflict)
+                #expect((error?.cause as? HeldKey)?.holder == holder.id)
+                #expect(try await storage.record(of: other.id) == nil)
+                var elsewhere = TaskSubmission(name: "other", arguments: [2])
+                elsewhere.unique = unique
+                #expect(try await storage.add(elsewhere) == .new)
+                let leased = try #require(try await storage.lease(holder.id, to: someone))
+                if unique.scope == .whileUnfinished {
+                    _ = try await storage.save(AttemptResult(leased))
+                }
+                #expect(try await storage.add(other) == .new)
+            }
+        }
+    }
+
+    @Test(arguments: StorageUnderTest.allCases)
+    func `leases no task whose time to start by is over`(
+        _ engine: StorageUnderTest
+    ) async throws {
+        try await engine.use { storage in
+            var task = TaskSubmission(name: "t", arguments: [1])
+            task.expires = Timestamp(nanoseconds: Timestamp.now.nanoseconds - 1_000_000)
+            try await storage.add(task)
+            #expect(try await storage.lease(task.id, to: someone) == nil)
+            let record = try #require(try await storage.record(of: task.id))
+            #expect(record.status == .cancel && record.outcome == .cancel(reason: "expired"))
+        }
+    }
+
+    @Test(arguments: StorageUnderTest.allCases)
     func `refuses another content under a known ID`(_ engine: StorageUnderTest) async throws {
         try await engine.use { storage in
             var task = TaskSubmission(name: "t", arguments: [1])

@@ -27,7 +27,7 @@ struct `A client's connection` {
             .add(try batch([task]), wait: false),
             timeout: .seconds(10)
         )
-        guard case .added(let failures) = reply else { preconditionFailure("another reply") }
+        guard case .added(_, let failures) = reply else { preconditionFailure("another reply") }
         #expect(failures.isEmpty)
         connection.close()
         await #expect(throws: QTasksError.self) {
@@ -45,7 +45,7 @@ struct `A client's connection` {
         let second = try FakeBroker(at: folder.endpoint)
         defer { second.stop() }
         #expect(await second.events.first { _ in true } == .add([task.id]))
-        guard case .added(let failures) = try await adding.value else {
+        guard case .added(_, let failures) = try await adding.value else {
             preconditionFailure("another reply")
         }
         #expect(failures.isEmpty)
@@ -60,7 +60,7 @@ struct `A client's connection` {
         }
         #expect(await broker.events.first { _ in true } == .get([task.id]))
         broker.send(recordsMessage(task.id, .found, finished(task)))
-        guard case .reports(let reports) = try await waiting.value,
+        guard case .reports(let reports, _) = try await waiting.value,
             case .record(let record)? = reports.first
         else { preconditionFailure("another reply") }
         #expect(try record.decoded() == finished(task))
@@ -108,7 +108,7 @@ struct `A client's connection` {
             return replies
         }.get()
         guard case .pong(let pong) = replies[0], case .inspected(let text) = replies[1],
-            case .added(let failures) = replies[2]
+            case .added(_, let failures) = replies[2]
         else { preconditionFailure("other replies") }
         #expect(pong.isStorageUp && text == Array("{}".utf8) && failures.isEmpty)
         connection.close()

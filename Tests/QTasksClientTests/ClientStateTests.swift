@@ -69,6 +69,49 @@ struct `A client` {
         #expect(asked.first?.ids == [task.id])
     }
 
+    @Test mutating func `is told of the task that holds the unique key of one that isn't added`()
+        throws
+    {
+        _ = client.welcome()
+        let (other, holder) = (submission(), TaskID())
+        client.begin(1, .add(try batch([task, other]), wait: false))
+        _ = client.turn()
+        _ = client.receipt([other.id])
+        _ = client.receipt([task.id], .same(holder))
+        #expect(client.addFailures(of: 1)?.isEmpty == true)
+        #expect(client.ids(of: 1) == [holder, other.id])
+    }
+
+    @Test mutating func `waits for the end of the task that holds the key, without asking again`()
+        throws
+    {
+        _ = client.welcome()
+        let (other, holding) = (submission(), submission())
+        let holder = holding.id
+        client.begin(1, .add(try batch([task, other]), wait: true), seconds: 60)
+        _ = client.turn()
+        // both are repeats of one
+        #expect(client.receipt([task.id, other.id], .same(holder)).isEmpty)
+        #expect(client.record(holder, .found, finished(holding)).isEmpty)
+        #expect(client.reports(of: 1)?.count == 2)
+        #expect(client.ids(of: 1) == [holder, holder])
+        #expect(client.state.nextDeadline == nil, "P8")
+    }
+
+    @Test mutating func `asks a new session for the end of the task that holds the key`() throws {
+        _ = client.welcome()
+        let holder = TaskID()
+        client.begin(1, .add(try batch([task]), wait: true))
+        _ = client.turn()
+        _ = client.receipt([task.id], .same(holder))
+        client.state.disconnected()
+        let again = client.welcome()
+        #expect(again.map(\.command) == [.get])
+        #expect(again.flatMap(\.ids) == [holder])
+        client.state.forget(1)
+        #expect(client.state.waits.isEmpty && client.state.adds.isEmpty)
+    }
+
     @Test mutating func `matches receipts by task, whatever message they answer`() throws {
         _ = client.welcome()
         let other = submission()

@@ -81,11 +81,19 @@ struct ClientUnderTest {
     }
 
     func reports(of call: UInt64) -> [TaskReport]? {
-        if case .success(.reports(let reports)) = results[call] { reports } else { nil }
+        if case .success(.reports(let reports, _)) = results[call] { reports } else { nil }
+    }
+
+    /// The tasks that a call came to.
+    func ids(of call: UInt64) -> [TaskID]? {
+        switch results[call] {
+        case .success(.added(let ids, _)), .success(.reports(_, let ids)): ids
+        default: nil
+        }
     }
 
     func addFailures(of call: UInt64) -> [Int: QTasksError]? {
-        if case .success(.added(let failures)) = results[call] { failures } else { nil }
+        if case .success(.added(_, let failures)) = results[call] { failures } else { nil }
     }
 }
 

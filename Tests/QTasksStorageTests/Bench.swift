@@ -9,6 +9,7 @@ import Testing
 enum Told: Equatable {
     case added(UInt64, sequence: UInt64, leased: Bool, isDelayed: Bool)
     case exists(UInt64, sequence: UInt64, TaskStatus)
+    case same(UInt64, TaskID, sequence: UInt64, isSynced: Bool)
     case refused(UInt64, RefusalCode)
     case leased(UInt64, LeasedTask, arguments: [UInt8])
     case stale(UInt64, TaskStatus?)
@@ -29,6 +30,8 @@ enum Told: Equatable {
             self = .added(number, sequence: place.sequence, leased: leased, isDelayed: due > 0)
         case .exists(let number, let sequence, let status):
             self = .exists(number, sequence: sequence, status)
+        case .same(let number, let id, let sequence, let isSynced):
+            self = .same(number, id, sequence: sequence, isSynced: isSynced)
         case .refused(let number, let refusal): self = .refused(number, refusal.code)
         case .leased(let number, let task, let envelope):
             var reader = WireReader(envelope)

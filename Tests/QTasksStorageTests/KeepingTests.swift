@@ -18,6 +18,8 @@ private struct KeepingWork {
     private var isShort = false
     private var workers = (1...5).map { WorkerID(high: $0, low: 9) }
     private var lives: UInt64 = 9
+    /// Adds whose unique key was held.
+    private(set) var repeats = 0
 
     init(seed: UInt64) {
         var random = SeededGenerator(seed: seed &* 0x9E37_79B9)
@@ -77,6 +79,12 @@ private struct KeepingWork {
             let overdue = store.model.overdue(at: store.state.tasks.stamp(store.now))
             guard overdue.isEmpty else {
                 throw KeptModel.Complaint("nobody forgets \(overdue)")
+            }
+            let unleased = store.model.tasks.filter { _, task in
+                task.awaitsStart && task.expires.map { $0 <= store.now.wall } ?? false
+            }
+            guard unleased.isEmpty else {
+                throw KeptModel.Complaint("nobody ends \(unleased)")
             }
         }
         try store.compareCopy(withoutCheckpoints: true)
@@ -139,9 +147,53 @@ private struct KeepingWork {
             task.start = .at(Timestamp(nanoseconds: store.now.wall.nanoseconds + wait))
         default: break
         }
+        if below(4) == 0 {
+            let wait = Int64(below(3_600_000) - 60_000) * 1_000_000
+            task.expires = Timestamp(nanoseconds: store.now.wall.nanoseconds + wait)
+        }
+        if below(3) == 0 { task.unique = randomKey() }
         known.append(task)
         let first = below(3) == 0 ? (newLease(), randomWorker()) : nil
-        try store.add(task, isWatched: flip(), first: first)
+        try addOnce(task, isWatched: flip(), first: first)
+    }
+
+    private mutating func randomKey() -> UniqueKey {
+        let scopes: [UniqueKey.Scope] = [
+            .whileQueued, .whileUnfinished, .window(seconds: UInt32(1 + below(10_000))),
+        ]
+        return UniqueKey(
+            Array("k\(below(6))".utf8),
+            scopes.randomElement(using: &store.random) ?? .whileQueued
+        )
+    }
+
+    /// A new task, which is there afterwards unless another one holds its key.
+    private mutating func addOnce(
+        _ task: TaskSubmission,
+        isWatched: Bool,
+        first: (Lease, WorkerID)?
+    ) throws {
+        try store.drain()
+        func holder(_ time: Int64) -> TaskID? {
+            let moment = store.state.tasks.stamp(store.now).nanoseconds + time
+            return task.unique.flatMap {
+                let moment = Timestamp(nanoseconds: moment)
+                return store.model.holder(of: $0.bytes, named: task.name, at: moment)
+            }
+        }
+        // a window ends up to a second later than it could
+        let (isHeld, mayBeHeld) = (holder(0) != nil, holder(-1_000_000_000) != nil)
+        let canAdd = store.log?.kept.hasRoom == true && store.state.failure == nil
+        try store.add(task, isWatched: isWatched, first: first)
+        guard store.state.failure == nil else { return }
+        let isThere = store.state.tasks.index.number(of: task.id) != nil
+        guard !isThere || !isHeld else {
+            throw KeptModel.Complaint("P3: \(task.id) is there, and its key is held")
+        }
+        guard isThere || mayBeHeld || !canAdd else {
+            throw KeptModel.Complaint("\(task.id) isn't added, and nobody holds its key")
+        }
+        if isHeld { repeats += 1 }
     }
 
     private mutating func newLease() -> Lease {
@@ -381,6 +433,7 @@ struct `Keeping house` {
             openings: 0, restored: 0, expiries: 0, broken: 0, cancels: 0, requeues: 0, explained: 0,
             purges: 0
         )
+        var standing = (unleased: 0, repeats: 0)
         let seeds = Length.seeds(of: chunk)
         for seed in seeds {
             var work = KeepingWork(seed: seed)
@@ -399,6 +452,8 @@ struct `Keeping house` {
             total.requeues += work.store.model.requeues
             total.explained += work.store.model.explained
             total.purges += work.store.model.purges
+            standing.unleased += work.store.model.unleased
+            standing.repeats += work.repeats
         }
         guard total.broken == 0, seeds.count >= 20 else { return }
         // work in which nothing happens proves nothing
@@ -408,5 +463,6 @@ struct `Keeping house` {
         #expect(total.cancels > seeds.count && total.requeues > seeds.count / 2)
         #expect(total.explained > seeds.count)
         #expect(total.purges > 0)
+        #expect(standing.unleased > seeds.count && standing.repeats > seeds.count)
     }
 }

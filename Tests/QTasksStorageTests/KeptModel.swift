@@ -47,6 +47,9 @@ struct KeptModel {
         var keptFor: UInt64?
         /// What its add said; it counts as long as the task may still run.
         var key: [UInt8] = []
+        var expires: Timestamp?
+        var unique: UniqueKey?
+        var addedAt: Timestamp
     }
 
     struct Complaint: Error, CustomStringConvertible {
@@ -76,6 +79,8 @@ struct KeptModel {
     private(set) var purges = 0
     /// Dead tasks that somebody wanted to be forgotten before their time.
     var unwanted: Set<TaskID> = []
+    /// Tasks that ended since nobody leased them in time.
+    private(set) var unleased = 0
 
     private let config: QueueConfig
 
@@ -139,9 +144,16 @@ struct KeptModel {
         case .evidence: try take(try StoredEvidence(from: &reader), record)
         case .cancel:
             let cancel = try StoredFinish(from: &reader)
+            var isUnleased = false
             try change(cancel.result.id, record, from: [.new, .scheduled, .process]) { task in
                 guard cancel.result.lease == (task.status == .process ? task.lease : .none) else {
                     throw Complaint("a cancel names another lease than the task's")
+                }
+                if try ResultEntry(cancel.result).outcome == .cancel(reason: "expired") {
+                    guard task.awaitsStart, let expires = task.expires, expires <= cancel.at else {
+                        throw Complaint("a task ends as if its time were over: \(task)")
+                    }
+                    isUnleased = true
                 }
                 task.status = .cancel
                 task.due = nil
@@ -149,9 +161,15 @@ struct KeptModel {
                 task.result = record.bytes
                 task.endedAt = cancel.at
             }
-            cancels += 1
+            if isUnleased { unleased += 1 } else { cancels += 1 }
         case .requeue:
             let requeue = try StoredRequeue(from: &reader)
+            if let unique = tasks[requeue.id]?.unique, unique.scope.seconds == 0,
+                let name = tasks[requeue.id]?.name,
+                let holder = holder(of: unique.bytes, named: name, at: requeue.at)
+            {
+                throw Complaint("P3: \(requeue.id) waits again, and \(holder) holds its key")
+            }
             try change(requeue.id, record, from: [.error, .dead, .cancel]) { task in
                 guard requeue.epoch == task.epoch + 1 else {
                     throw Complaint("epoch \(requeue.epoch) follows epoch \(task.epoch)")
@@ -200,6 +218,11 @@ struct KeptModel {
         guard tasks[submission.id] == nil else {
             throw Complaint("P3: task \(submission.id) is there and is added again")
         }
+        if let unique = submission.unique,
+            let holder = holder(of: unique.bytes, named: submission.name, at: add.addedAt)
+        {
+            throw Complaint("P3: \(submission.id) is added, and \(holder) holds its key")
+        }
         leaving[submission.id] = nil
         tasks[submission.id] = Task(
             name: submission.name,
@@ -213,8 +236,18 @@ struct KeptModel {
             maxAttempts: submission.maxAttempts,
             maxDeliveries: submission.maxDeliveries ?? config.maxDeliveries,
             keptFor: submission.retentionSeconds,
-            key: submission.key ?? []
+            key: submission.key ?? [],
+            expires: submission.expires,
+            unique: submission.unique,
+            addedAt: add.addedAt
         )
+    }
+
+    /// Who holds a key at that moment.
+    func holder(of key: [UInt8], named name: String, at moment: Timestamp) -> TaskID? {
+        tasks.first { _, task in
+            task.unique?.bytes == key && task.name == name && task.holdsKey(at: moment)
+        }?.key
     }
 
     private mutating func change(
@@ -278,6 +311,9 @@ struct KeptModel {
             purges += 1
             return forget(expire.id, sequence)
         }
+        if let end = task.windowEnd, expire.at < end {
+            throw Complaint("P3: a task is forgotten whose key's window goes on")
+        }
         let age = expire.at.nanoseconds - endedAt.nanoseconds
         guard age >= Int64(Retention.secondsMin) * 1_000_000_000 else {
             throw Complaint("P3: a task is forgotten \(age) ns after its end")
@@ -312,10 +348,32 @@ struct KeptModel {
     func overdue(at now: Timestamp) -> [TaskID] {
         tasks.filter { _, task in
             guard let endedAt = task.endedAt else { return false }
+            if let end = task.windowEnd, end.nanoseconds + 2_000_000_000 > now.nanoseconds {
+                return false
+            }
             let age = UInt64(max(0, now.nanoseconds - endedAt.nanoseconds))
             // up to a second later than they could
             return age >= limit(of: task).age + 2_000_000_000
         }.map(\.key)
+    }
+}
+
+extension KeptModel.Task {
+    /// It was never leased, nor queued again.
+    var awaitsStart: Bool { (status == .new || status == .scheduled) && attempt == 0 && epoch == 0 }
+
+    var windowEnd: Timestamp? {
+        guard case .window(let seconds) = unique?.scope else { return nil }
+        return Timestamp(nanoseconds: addedAt.nanoseconds + Int64(seconds) * 1_000_000_000)
+    }
+
+    func holdsKey(at moment: Timestamp) -> Bool {
+        switch unique?.scope {
+        case .whileQueued: attempt == 0 && (status == .new || status == .scheduled)
+        case .whileUnfinished: !status.isFinal
+        case .window: windowEnd.map { moment < $0 } ?? false
+        case nil: false
+        }
     }
 }
 

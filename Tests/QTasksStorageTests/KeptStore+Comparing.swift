@@ -110,6 +110,48 @@ extension KeptStore {
         try compareCounts(state.tasks.lanes, expected)
         try compareUsage(state.tasks, log)
         try compareRetention(state)
+        try compareDeadlines(state, model)
+        try compareKeys(state, model)
+    }
+
+    /// Whoever is to be leased by a time, and nobody else, is known with that time.
+    private func compareDeadlines(_ state: StorageState, _ model: KeptModel) throws {
+        var found: [TaskID: Int64] = [:]
+        for row in 0..<state.tasks.deadlines.endNumber {
+            guard let entry = state.tasks.deadlines.entry(row),
+                state.tasks.index.isDeadline(entry)
+            else { continue }
+            let id = state.tasks.index[entry.number].id
+            guard found.updateValue(entry.moment, forKey: id) == nil else {
+                throw KeptModel.Complaint("\(id) has two times by which it is to be leased")
+            }
+        }
+        let expected = model.tasks.filter { $1.awaitsStart }.compactMapValues(\.expires)
+        guard found == expected.mapValues(\.nanoseconds) else {
+            throw KeptModel.Complaint("to be leased by \(found); the log says \(expected)")
+        }
+    }
+
+    /// Each key that is held is known to be, by whom it is.
+    private func compareKeys(_ state: StorageState, _ model: KeptModel) throws {
+        let moment = state.tasks.stamp(now)
+        for (id, task) in model.tasks where task.holdsKey(at: moment) {
+            guard let key = task.unique?.bytes else { continue }
+            let hash = key.withUnsafeBytes { key in
+                Array(task.name.utf8).withUnsafeBytes {
+                    KeyHash(name: $0, key: key, seed: state.tasks.uniqueKeys.seed)
+                }
+            }
+            let holder = state.tasks.holder(of: hash, at: moment).map { state.tasks.index[$0].id }
+            guard holder == id else {
+                throw KeptModel.Complaint(
+                    "P3: \(id) holds its key, and Storage says \(holder as Any)"
+                )
+            }
+        }
+        guard state.tasks.uniqueKeys.count <= 4 * state.tasks.index.count + 64 else {
+            throw KeptModel.Complaint("\(state.tasks.uniqueKeys.count) keys are kept")
+        }
     }
 
     private struct LaneKey: Hashable {
@@ -290,7 +332,13 @@ extension KeptStore {
             expected.insert(.init(number: number, sequence: entry.lastSequence))
         }
         var retention = state.retention
-        let kept = retention.due(now: Timestamp(nanoseconds: .max), atMost: .max)
+        var kept = retention.due(now: Timestamp(nanoseconds: .max), atMost: .max)
+        for row in 0..<state.windows.endNumber {
+            guard let entry = state.windows.entry(row), state.tasks.index.isKept(entry) else {
+                continue
+            }
+            kept.append(.init(number: entry.number, sequence: entry.sequence))
+        }
         guard Set(kept) == expected, kept.count == expected.count else {
             throw KeptModel.Complaint("\(kept.count) finished tasks are kept of \(expected.count)")
         }

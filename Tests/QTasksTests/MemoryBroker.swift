@@ -19,12 +19,13 @@ final class MemoryBroker: Broker {
 
     var added: [TaskSubmission] { tasks.withLock { $0 } }
 
-    func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws {
+    func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws -> [TaskID] {
         self.tasks.withLock { known in
             for task in tasks where !known.contains(where: { $0.id == task.id }) {
                 known.append(task)
             }
         }
+        return tasks.map(\.id)
     }
 
     func get(_ id: TaskID, timeout: Duration?) async throws -> TaskRecord? {
@@ -57,8 +58,7 @@ final class MemoryBroker: Broker {
         _ tasks: [TaskSubmission],
         timeout: Duration?
     ) async throws -> [Result<TaskEnd, QTasksError>] {
-        try await add(tasks, timeout: timeout)
-        return try await ends(of: tasks.map(\.id), timeout: timeout)
+        try await ends(of: try await add(tasks, timeout: timeout), timeout: timeout)
     }
 
     func inspect(_ topic: String, timeout: Duration?) async throws -> [UInt8] {

@@ -64,7 +64,9 @@ struct `The whole system in virtual time` {
     /// In about one seed in four finished tasks are forgotten.
     private static func expectForgetting(_ total: Simulation.Statistics, _ seeds: Int) {
         #expect(total.forgotten > 2 * seeds)
-        #expect(total.addedAgain > seeds / 4)
+        #expect(total.addedAgain > seeds / 8)
+        #expect(total.expired > seeds / 4)
+        #expect(total.repeats > seeds)
         #expect(total.openedWithout > seeds / 8)
     }
 

@@ -49,6 +49,22 @@ struct AddCommand: AsyncParsableCommand {
     @Option(help: "How long it is kept once it has ended, such as 10m or 30d. (default: as set)")
     var retention: String?
 
+    @Option(
+        help:
+            "Give it up unless it starts by then: a time from now such as 10m, or 2026-11-23T18:30:00Z."
+    )
+    var expires: String?
+
+    @Option(help: "Add nothing while a task of this name has the same key: be told that one.")
+    var unique: String?
+
+    @Option(
+        name: .customLong("unique-for"),
+        help:
+            "How long the first task has its key: queued, unfinished, or a time such as 10m. (default: unfinished)"
+    )
+    var uniqueFor: String?
+
     @Option(help: "The task's ID, a UUID: adding it again is the same task.")
     var id: String?
 
@@ -56,16 +72,17 @@ struct AddCommand: AsyncParsableCommand {
         let app = place.app
         let submission = try makeSubmission()
         guard wait else {
-            try await app.addTasks(
+            let ids = try await app.addTasks(
                 [submission],
                 timeout: timeout?.duration ?? QueueTasks.addTimeout
             )
-            printID(submission.id)
+            printID(ids[0], isRepeat: ids[0] != submission.id)
             return
         }
-        _ = try await app.connectedBroker().run([submission], timeout: timeout?.duration)[0].get()
-        guard let record = try await app.get(submission.id) else {
-            throw QTasksError(.notFound, "task \(submission.id) has ended and is gone")
+        let end = try await app.connectedBroker().run([submission], timeout: timeout?.duration)[0]
+            .get()
+        guard let record = try await app.get(end.id) else {
+            throw QTasksError(.notFound, "task \(end.id) has ended and is gone")
         }
         if json {
             CommandOutput.print(record.json)
@@ -75,10 +92,13 @@ struct AddCommand: AsyncParsableCommand {
         if record.status != .success { throw ExitCode(1) }
     }
 
-    private func printID(_ id: TaskID) {
+    private func printID(_ id: TaskID, isRepeat: Bool) {
         guard json else { return CommandOutput.print("\(id)") }
         var text = JSONText()
-        text.object { $0.member("id", id.description) }
+        text.object { text in
+            text.member("id", id.description)
+            if isRepeat { text.member("repeat", true) }
+        }
         CommandOutput.print(text.bytes)
     }
 
@@ -120,6 +140,8 @@ struct AddCommand: AsyncParsableCommand {
             }
             submission.retentionSeconds = seconds
         }
+        if let expires { submission.expires = try moment(expires) }
+        submission.unique = try uniqueKey()
         if let priority { submission.priority = priority }
         if let queue { submission.queue = queue }
         if let delay {
@@ -128,6 +150,42 @@ struct AddCommand: AsyncParsableCommand {
             submission.start = .after(milliseconds: UInt64(milliseconds))
         }
         return submission
+    }
+
+    /// A time from now, or one of the wall clock.
+    private func moment(_ text: String) throws -> Timestamp {
+        let now = Timestamp.now
+        if let seconds = SecondsText.seconds(text) {
+            return Timestamp(nanoseconds: now.nanoseconds + Int64(seconds) * 1_000_000_000)
+        }
+        guard let moment = TimeText.moment(text, now: now) else {
+            throw ValidationError(
+                "--expires is '\(text)'; it takes a number with s, m, h or d, or a time such as \(now)"
+            )
+        }
+        return moment
+    }
+
+    private func uniqueKey() throws -> UniqueKey? {
+        guard let unique else {
+            guard uniqueFor == nil else { throw ValidationError("--unique-for needs --unique KEY") }
+            return nil
+        }
+        let key = Array(unique.utf8)
+        switch uniqueFor {
+        case "queued": return UniqueKey(key, .whileQueued)
+        case "unfinished", nil: return UniqueKey(key, .whileUnfinished)
+        case let text?:
+            guard let seconds = SecondsText.seconds(text), let window = UInt32(exactly: seconds),
+                window > 0
+            else {
+                throw ValidationError(
+                    "--unique-for is '\(text)'; it takes queued, unfinished, or a number with s, m, h "
+                        + "or d"
+                )
+            }
+            return UniqueKey(key, .window(seconds: window))
+        }
     }
 
     private func readInput() -> [UInt8] {

@@ -10,9 +10,12 @@ public import QTasksModel
 public protocol Broker: Sendable {
     /// Adds tasks, and returns once all of them are as durable as they asked to be.
     ///
+    /// - Returns: For each task, in their order, its ID; where its unique key is held, the ID of the task
+    ///   that holds it.
     /// - Throws: The first task's refusal, or that the time is over. Other tasks may have been
     ///   taken; adding all of them again with the same IDs is safe.
-    func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws
+    @discardableResult
+    func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws -> [TaskID]
 
     /// What is known of a task now; `nil` where there is none of that ID.
     func get(_ id: TaskID, timeout: Duration?) async throws -> TaskRecord?
@@ -29,7 +32,8 @@ public protocol Broker: Sendable {
     /// Adds tasks and waits for their ends.
     ///
     /// As ``add(_:timeout:)`` and ``ends(of:timeout:)``, which it is unless the engine can do both
-    /// with one message.
+    /// with one message. A task whose unique key is held stands for the one that holds it, and ends under
+    /// that one's ID.
     func run(
         _ tasks: [TaskSubmission],
         timeout: Duration?
@@ -159,9 +163,9 @@ extension Broker {
         timeout: Duration?
     ) async throws -> [Result<TaskEnd, QTasksError>] {
         let end = timeout.map { ContinuousClock.now + $0 }
-        try await add(tasks, timeout: timeout)
+        let ids = try await add(tasks, timeout: timeout)
         let left = end.map { max(.zero, $0 - ContinuousClock.now) }
-        return try await ends(of: tasks.map(\.id), timeout: left)
+        return try await ends(of: ids, timeout: left)
     }
 }
 

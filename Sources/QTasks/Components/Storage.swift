@@ -15,7 +15,7 @@ public protocol Storage: Sendable {
     ///
     /// - Returns: What the task is now: `new` or `scheduled`, or whatever has become of it.
     /// - Throws: ``QTasksError/Code/conflict`` where a task with this ID and another content is
-    ///   there; ``QTasksError/Code/badName``, ``QTasksError/Code/badOption`` and
+    ///   there, and with a ``HeldKey`` as its cause where another task holds its unique key; ``QTasksError/Code/badName``, ``QTasksError/Code/badOption`` and
     ///   ``QTasksError/Code/payloadTooLarge``. Nothing is saved then.
     @discardableResult
     func add(_ task: TaskSubmission) async throws -> TaskStatus
@@ -54,6 +54,16 @@ public protocol Storage: Sendable {
     /// - Returns: Where it is empty, there are no more.
     /// - Throws: ``QTasksError``.
     func unfinished(after sequence: UInt64, atMost count: Int) async throws -> [TaskRecord]
+}
+
+/// The cause of a ``QTasksError/Code/conflict``: a task wasn't added, since another one holds its unique
+/// key.
+public struct HeldKey: Error, Hashable {
+    public let holder: TaskID
+
+    public init(holder: TaskID) {
+        self.holder = holder
+    }
 }
 
 /// A task as it is handed to a worker, under one lease.

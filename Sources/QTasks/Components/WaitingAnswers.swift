@@ -44,7 +44,13 @@ struct WaitingAnswers {
     private var saves: [Save.Key: [Answer<SaveVerdict>]] = [:]
 
     /// Adds that are written, in the log's order.
-    private var adds: [(sequence: UInt64, status: TaskStatus, answer: Answer<TaskStatus>)] = []
+    private var adds: [Add] = []
+
+    private struct Add {
+        var sequence: UInt64
+        var result: Result<TaskStatus, QTasksError>
+        var answer: Answer<TaskStatus>
+    }
 
     /// The result that was decided has no verdict yet.
     mutating func keepNewest() {
@@ -56,7 +62,7 @@ struct WaitingAnswers {
     mutating func durable(upTo mark: UInt64) {
         guard adds.contains(where: { $0.sequence <= mark }) else { return }
         for add in adds where add.sequence <= mark {
-            add.answer.resume(returning: .success(add.status))
+            add.answer.resume(returning: add.result)
         }
         adds.removeAll { $0.sequence <= mark }
     }
@@ -91,8 +97,16 @@ struct WaitingAnswers {
     private mutating func settle(_ verdict: Verdict) throws(WireError) {
         switch verdict {
         case .added(let number, let place, _, let due, _, _):
-            added(number, place.sequence, due == 0 ? .new : .scheduled)
-        case .exists(let number, let sequence, let status): added(number, sequence, status)
+            added(number, place.sequence, .success(due == 0 ? .new : .scheduled))
+        case .exists(let number, let sequence, let status):
+            added(number, sequence, .success(status))
+        case .same(let number, let holder, let sequence, let isSynced):
+            let error = QTasksError(
+                .conflict,
+                "task \(holder) holds the unique key",
+                cause: HeldKey(holder: holder)
+            )
+            added(number, sequence, .failure(error), isSynced: isSynced)
         case .refused(let number, let refusal):
             guard case .add(_, let answer) = open.removeValue(forKey: number) else { return }
             answer.resume(returning: .failure(refusal.error))
@@ -109,18 +123,26 @@ struct WaitingAnswers {
         case .finished(let holding, let worker, let verdict, _, _, _):
             saved(Save.Key(holding: holding, worker: worker), verdict)
         case .record(let number, let bytes): try read(number, bytes)
-        case .final, .counts, .compacted, .notCompacted, .changed, .queue, .evidence:
-            preconditionFailure("nobody watches, counts, compacts, changes or dies here")
+        // a task that was not leased in time: whoever asks for it next finds it so
+        case .changed: break
+        case .final, .counts, .compacted, .notCompacted, .queue, .evidence:
+            preconditionFailure("nobody watches, counts, compacts, sets rules or dies here")
         }
     }
 
-    private mutating func added(_ number: UInt64, _ sequence: UInt64, _ status: TaskStatus) {
+    private mutating func added(
+        _ number: UInt64,
+        _ sequence: UInt64,
+        _ result: Result<TaskStatus, QTasksError>,
+        isSynced: Bool = false
+    ) {
         guard case .add(let durability, let answer) = open.removeValue(forKey: number) else {
             return
         }
-        switch durability {
-        case .written, .interval: answer.resume(returning: .success(status))
-        case .synced: adds.append((sequence, status, answer))
+        if durability.isToldOnceWritten, !isSynced {
+            answer.resume(returning: result)
+        } else {
+            adds.append(Add(sequence: sequence, result: result, answer: answer))
         }
     }
 

@@ -31,14 +31,15 @@ public final class ZeroMQBroker: Broker {
         connection = ClientConnection(to: try .home(home, waitForSystem: waitForSystem))
     }
 
-    public func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws {
+    @discardableResult
+    public func add(_ tasks: [TaskSubmission], timeout: Duration?) async throws -> [TaskID] {
         let request = ClientRequest.add(try EnvelopeBatch(tasks), wait: false)
-        try Self.check(try await connection.call(request, timeout: timeout))
+        return try Self.check(try await connection.call(request, timeout: timeout))
     }
 
     public func get(_ id: TaskID, timeout: Duration?) async throws -> TaskRecord? {
         let reply = try await connection.call(.get([id]), timeout: timeout)
-        guard case .reports(let reports) = reply, let report = reports.first else {
+        guard case .reports(let reports, _) = reply, let report = reports.first else {
             preconditionFailure("a get is answered with one report")
         }
         switch report {
@@ -53,7 +54,7 @@ public final class ZeroMQBroker: Broker {
         of ids: [TaskID],
         timeout: Duration?
     ) async throws -> [Result<TaskEnd, QTasksError>] {
-        Self.ends(of: ids, in: try await connection.call(.wait(ids), timeout: timeout))
+        Self.ends(in: try await connection.call(.wait(ids), timeout: timeout))
     }
 
     public func run(
@@ -61,10 +62,7 @@ public final class ZeroMQBroker: Broker {
         timeout: Duration?
     ) async throws -> [Result<TaskEnd, QTasksError>] {
         let request = ClientRequest.add(try EnvelopeBatch(tasks), wait: true)
-        return Self.ends(
-            of: tasks.map(\.id),
-            in: try await connection.call(request, timeout: timeout)
-        )
+        return Self.ends(in: try await connection.call(request, timeout: timeout))
     }
 
     public func inspect(_ topic: String, timeout: Duration?) async throws -> [UInt8] {
@@ -170,34 +168,35 @@ public final class ZeroMQBroker: Broker {
 // MARK: - For threads that may block
 
 extension ZeroMQBroker {
-    func addBlocking(_ tasks: [TaskSubmission], timeout: Duration?) throws(QTasksError) {
+    func addBlocking(
+        _ tasks: [TaskSubmission],
+        timeout: Duration?
+    ) throws(QTasksError) -> [TaskID] {
         let request = ClientRequest.add(try EnvelopeBatch(tasks), wait: false)
-        try Self.check(try connection.callBlocking(request, timeout: timeout))
+        return try Self.check(try connection.callBlocking(request, timeout: timeout))
     }
 
     func endsBlocking(
         of ids: [TaskID],
         timeout: Duration?
     ) throws(QTasksError) -> [Result<TaskEnd, QTasksError>] {
-        Self.ends(of: ids, in: try connection.callBlocking(.wait(ids), timeout: timeout))
+        Self.ends(in: try connection.callBlocking(.wait(ids), timeout: timeout))
     }
 }
 
 // MARK: - What replies mean
 
 extension ZeroMQBroker {
-    private static func check(_ reply: ClientReply) throws(QTasksError) {
-        guard case .added(let failures) = reply else {
+    private static func check(_ reply: ClientReply) throws(QTasksError) -> [TaskID] {
+        guard case .added(let ids, let failures) = reply else {
             preconditionFailure("an add is answered with its failures")
         }
         if let first = failures.min(by: { $0.key < $1.key }) { throw first.value }
+        return ids
     }
 
-    private static func ends(
-        of ids: [TaskID],
-        in reply: ClientReply
-    ) -> [Result<TaskEnd, QTasksError>] {
-        guard case .reports(let reports) = reply, reports.count == ids.count else {
+    private static func ends(in reply: ClientReply) -> [Result<TaskEnd, QTasksError>] {
+        guard case .reports(let reports, let ids) = reply, reports.count == ids.count else {
             preconditionFailure("a wait is answered with a report for each task")
         }
         return reports.indices.map { end(of: ids[$0], reports[$0]) }
