@@ -95,6 +95,19 @@ def retention(seconds: float) -> bytes:
     return struct.pack("<Q", int(seconds))
 
 
+def unique(key: str | bytes | tuple[str | bytes, str | float]) -> bytes:
+    """A key, held until the first task has ended; or (key, for): 'queued', 'unfinished', or seconds."""
+    key, scope = key if isinstance(key, tuple) else (key, "unfinished")
+    data = key.encode() if isinstance(key, str) else bytes(key)
+    if not 1 <= len(data) <= 1024:
+        raise QTasksError("badOption", f"a unique key of {len(data)} bytes: it has 1 to 1024")
+    if scope in ("queued", "unfinished"):
+        return struct.pack("<BI", 1 if scope == "queued" else 2, 0) + data
+    if isinstance(scope, str) or scope < 1:
+        raise QTasksError("badOption", f"unique for '{scope}': queued, unfinished, or at least 1 s")
+    return struct.pack("<BI", 3, int(scope + 0.999)) + data
+
+
 # Each option: its tag and how its value becomes bytes. Times are in seconds; `at` and `expires` are
 # seconds since 1970, such as time.time() gives.
 OPTIONS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
@@ -109,6 +122,7 @@ OPTIONS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
     "content_type": (10, lambda name: name.encode()),
     "durability": (11, durability),
     "retention": (12, retention),
+    "unique": (13, unique),
 }
 
 
@@ -138,10 +152,10 @@ def envelope(
 
 
 class SyncResult:
-    """A task that was added."""
+    """A task that was added, or with `is_repeat` the one that holds the add's unique key."""
 
     def __init__(self, client: Client, id: uuid.UUID) -> None:
-        self._client, self.id = client, str(id)
+        self._client, self.id, self.is_repeat = client, str(id), False
 
     def record(self, timeout: float | None = None) -> dict[str, Any]:
         """Waits until the task has ended: everything about it, however it ended."""
@@ -192,6 +206,7 @@ class Client:
             self._receive(deadline)
         limit, window = self._limits
         batch: dict[bytes, bytes] = {}
+        holders: dict[bytes, uuid.UUID] = {}
         results, size = [], 0
         for name, args in tasks:
             id = new_id()
@@ -200,13 +215,16 @@ class Client:
             if length > limit:  # libzmq cuts the connection of who sends far more than that
                 raise QTasksError("payloadTooLarge", f"'{name}': {length} bytes, over {limit}")
             if batch and (size + len(encoded) > MESSAGE_BYTES or len(batch) == window):
-                self._add(batch, time.monotonic() + self.timeout)
+                holders.update(self._add(batch, time.monotonic() + self.timeout))
                 batch, size = {}, 0
             batch[id.bytes] = encoded
             size += len(encoded)
             results.append(SyncResult(self, id))
         if batch:
-            self._add(batch, time.monotonic() + self.timeout)
+            holders.update(self._add(batch, time.monotonic() + self.timeout))
+        for result in results if holders else []:
+            if holder := holders.get(uuid.UUID(result.id).bytes):
+                result.id, result.is_repeat = str(holder), True
         return results
 
     def get(self, id: str | uuid.UUID) -> dict[str, Any] | None:
@@ -233,18 +251,22 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _add(self, batch: dict[bytes, bytes], deadline: float) -> None:
-        """Sends one ADD, again with what was refused for now, until every task is taken."""
+    def _add(self, batch: dict[bytes, bytes], deadline: float) -> dict[bytes, uuid.UUID]:
+        """Sends one ADD, again with what was refused for now, until every task is taken: who holds the
+        unique keys of those that were not added."""
+        holders: dict[bytes, uuid.UUID] = {}
         while batch:
             body = struct.pack("<BI", 0, 0) + b"".join(batch.values())
             verdicts = self._request(ADD, body, batch.keys(), read_receipts, deadline)
-            refused = {id: verdict for id, verdict in verdicts.items() if verdict}
+            holders.update({id: uuid.UUID(verdict[1]) for id, verdict in verdicts.items() if verdict and verdict[0] == "same"})
+            refused = {id: verdict for id, verdict in verdicts.items() if verdict and id not in holders}
             for id, (code, message) in refused.items():
                 if code not in TRANSIENT or time.monotonic() > deadline:
                     raise QTasksError(code, f"task {uuid.UUID(bytes=id)}: {message}")
             batch = {id: batch[id] for id in refused}
             if batch:
                 time.sleep(0.1)  # it said "later"
+        return holders
 
     def _wait(self, id: str, timeout: float | None) -> dict[str, Any]:
         # the Broker says when the time is over; a second more for its answer to get here
@@ -334,13 +356,17 @@ def text(data: memoryview, place: int) -> tuple[str, int]:
 
 
 def read_receipts(data: memoryview) -> dict[bytes, tuple[str, str] | None]:
-    """ADDED: what became of each task, None for "on disk", else code and message."""
+    """ADDED: what became of each task, None for "on disk", "same" and the ID of the task that holds
+    its key, else code and message."""
     verdicts, place = {}, 0
     while place < len(data):
         id, code = bytes(data[place : place + 16]), data[place + 16]
         place += 17
         verdicts[id] = None
-        if code > 1:  # 0: added; 1: it was there already
+        if code == 2:
+            verdicts[id] = "same", str(uuid.UUID(bytes=bytes(data[place : place + 16])))
+            place += 16
+        elif code > 1:  # 0: added; 1: it was there already
             message, place = text(data, place)
             verdicts[id] = REFUSALS.get(code, str(code)), message
     return verdicts
