@@ -47,7 +47,8 @@ final class BenchStore {
     func add(
         _ count: Int,
         name: String = "bench",
-        isLeased: Bool = false
+        isLeased: Bool = false,
+        isUnique: Bool = false
     ) throws -> [(id: TaskID, lease: Lease)] {
         var writer = WireWriter(
             .propose,
@@ -62,7 +63,8 @@ final class BenchStore {
                 leases += 1
                 lease = Lease(incarnation: log.incarnation, counter: leases)
             }
-            let task = TaskSubmission(name: name, arguments: Self.arguments)
+            var task = TaskSubmission(name: name, arguments: Self.arguments)
+            if isUnique { task.unique = .whileUnfinished("key \(number)") }
             added.append((task.id, lease))
             var envelope = WireWriter(reserving: 192)
             try task.write(to: &envelope)

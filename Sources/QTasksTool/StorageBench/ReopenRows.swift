@@ -49,6 +49,23 @@ struct ReopenRows {
         return [opening, ram]
     }
 
+    /// `ram-per-task-unique`: the same where each task holds a unique key.
+    func unique(_ count: Int) async throws -> GoalRow {
+        let home = try folder.make("ram-unique")
+        defer { TemporaryFolder.remove(home) }
+        _ = try fill(home, count, isClean: false, isUnique: true)
+        let (_, bytes) = try await reopen(home, count)
+        let each = Double(bytes) / Double(count)
+        return GoalRow(
+            name: "ram-per-task-unique",
+            value: each,
+            unit: "bytes",
+            limit: 36,  // an ID and a place in line, and 128 bits of a key
+            goal: "<= 128",
+            isReached: each <= 128
+        )
+    }
+
     private func row(_ name: String, _ seconds: Double, _ limit: Double, _ most: Double) -> GoalRow
     {
         GoalRow(
@@ -64,14 +81,19 @@ struct ReopenRows {
     /// Makes a store of queued tasks, and leaves it as a clean stop or a kill does.
     ///
     /// - Returns: How long just reading its files takes, in seconds.
-    private func fill(_ home: String, _ count: Int, isClean: Bool) throws -> Double {
+    private func fill(
+        _ home: String,
+        _ count: Int,
+        isClean: Bool,
+        isUnique: Bool = false
+    ) throws -> Double {
         let directory = "\(home)/store"
         try autoreleased {
             let store = try BenchStore(directory, config: QueueConfig())
             var left = count
             while left > 0 {
                 let part = min(left, 1000)
-                _ = try store.add(part)
+                _ = try store.add(part, isUnique: isUnique)
                 try store.turn()
                 store.waitForDisk()
                 left -= part

@@ -13,7 +13,7 @@ struct StorageBenchCommand: AsyncParsableCommand {
         discussion: """
             Each row has a value, the limit of this machine measured in the same run, and a goal. The \
             store is made by Storage's own core in a folder under TMPDIR (up to 6 GB are written); the \
-            rows reopen-* and ram-per-task start a real system over it. Exit code 1 if a row misses \
+            rows reopen-* and ram-per-task* start a real system over it. Exit code 1 if a row misses \
             its goal. On a machine that does something else meanwhile, or that its hypervisor holds \
             back (standard error tells), the figures say little.
             """
@@ -28,6 +28,7 @@ struct StorageBenchCommand: AsyncParsableCommand {
         case reopenMillionKilled = "reopen-1m-killed"
         case reopenTenMillion = "reopen-10m"
         case ramPerTask = "ram-per-task"
+        case ramPerTaskUnique = "ram-per-task-unique"
         case diskBuried = "disk-buried"
         case stall
     }
@@ -38,7 +39,7 @@ struct StorageBenchCommand: AsyncParsableCommand {
     @Option(help: "Measure this row alone; may be given several times.")
     var only: [Row] = []
 
-    @Option(help: "Tasks in the rows reopen-10m and ram-per-task.")
+    @Option(help: "Tasks in the rows reopen-10m and ram-per-task*.")
     var tasks = 10_000_000
 
     @Option(help: "Tasks that pass through in the row disk-buried.")
@@ -79,6 +80,7 @@ struct StorageBenchCommand: AsyncParsableCommand {
             try await ReopenRows(folder).many(tasks, alone: only.contains(.reopenTenMillion))
         case .ramPerTask:
             only.contains(.ramPerTask) ? try await ReopenRows(folder).many(tasks, alone: false) : []
+        case .ramPerTaskUnique: [try await ReopenRows(folder).unique(tasks)]
         case .diskBuried: [try BuriedRow(folder).measure(passing: passing)]
         case .stall: try StallRow(folder).measure()
         }
