@@ -97,7 +97,9 @@ extension TaskFold {
 
     /// Who holds a key at that moment.
     func holder(of hash: KeyHash, at moment: Timestamp) -> TaskIndex.Number? {
-        guard let claim = uniqueKeys.claim(of: hash), index.holds(claim, at: moment) else { return nil }
+        guard let claim = uniqueKeys.claim(of: hash), index.holds(claim, at: moment) else {
+            return nil
+        }
         return claim.number
     }
 

@@ -274,6 +274,38 @@ struct `A unique key in a store that keeps house` {
         try store.settle()
     }
 
+    /// What an opening finds, with checkpoints or without, as `log verify` compares it.
+    private static func fold(of store: KeptStore, _ withCheckpoints: Bool) throws -> TaskFold {
+        let copy = store.disk.copy()
+        for path in try KeptStore.checkpoints(copy) where !withCheckpoints { try copy.remove(path) }
+        let opened = try OpenedStore(
+            store.settings,
+            options: store.plan.options,
+            keeping: store.plan.keeping,
+            now: store.now,
+            files: copy,
+            driver: .manual
+        )
+        #expect(withCheckpoints == (opened.log.recovery.checkpoint != nil))
+        return opened.state.tasks
+    }
+
+    @Test func `that a checkpoint doesn't know of is a difference for log verify`() throws {
+        let store = try Self.store()
+        var task = Self.task(1, .whileUnfinished("k"))
+        task.expires = Timestamp(nanoseconds: store.now.wall.nanoseconds + 60_000_000_000)
+        try store.add(task)
+        try store.settle()
+        let fold = try Self.fold(of: store, false)
+        var other = fold
+        other.deadlines = TimedTasks()
+        #expect(fold.differences(from: other) == [task.id])
+        other = fold
+        other.uniqueKeys.begin(fold.uniqueKeys.seed)
+        #expect(other.differences(from: fold) == [task.id])
+        #expect(fold.differences(from: fold).isEmpty)
+    }
+
     @Test(arguments: [true, false])
     func `is held after compaction and a restart by whoever held it`(
         withCheckpoints: Bool
@@ -294,6 +326,8 @@ struct `A unique key in a store that keeps house` {
         #expect(oldest > 1, "the first segment is compacted")
         try store.compareLive()
         try store.compareCopy(withoutCheckpoints: !withCheckpoints)
+        let byCheckpoint = try Self.fold(of: store, true)
+        #expect(try byCheckpoint.differences(from: Self.fold(of: store, false)).isEmpty)
         if !withCheckpoints {
             for path in try KeptStore.checkpoints(store.disk) { try store.disk.remove(path) }
         }

@@ -187,7 +187,40 @@ extension TaskFold {
             let id = other.index.core(number).id
             if index.number(of: id) == nil { differing.append(id) }
         }
+        let moment = max(latest, other.latest)
+        let (mine, theirs) = (standing(at: moment), other.standing(at: moment))
+        if mine != theirs {
+            for id in Set(mine.keys).union(theirs.keys) where mine[id] != theirs[id] {
+                differing.append(id)
+            }
+        }
         return differing
+    }
+
+    /// By when a task is to be leased, and how it holds a unique key.
+    private struct Standing: Equatable {
+        var deadline: Int64?
+        var scope: UInt8?
+        var windowEnd: UInt32?
+    }
+
+    /// What tasks' adds ask for that still matters at that moment; the hashes are each fold's own.
+    private func standing(at moment: Timestamp) -> [TaskID: Standing] {
+        var found: [TaskID: Standing] = [:]
+        for row in 0..<deadlines.endNumber {
+            guard let entry = deadlines.entry(row), index.isDeadline(entry) else { continue }
+            let id = index.core(entry.number).id
+            found[id, default: Standing()].deadline = entry.moment
+        }
+        for row in 0..<uniqueKeys.endNumber {
+            guard let claim = uniqueKeys.claim(row), index.holds(claim, at: moment) else {
+                continue
+            }
+            let id = index.core(claim.number).id
+            found[id, default: Standing()].scope = claim.scope
+            found[id]?.windowEnd = claim.end
+        }
+        return found
     }
 
     /// Numbers are each fold's own; when a task is due is reckoned back by who wrote the checkpoint.
@@ -196,7 +229,7 @@ extension TaskFold {
         same.worker = mine.worker
         same.lane = mine.lane
         (mine.due, same.due) = (mine.due == 0 ? 0 : 1, same.due == 0 ? 0 : 1)
-        let ignored: TaskEntry.Flags = [.watched, .expiring, .dueByWall]
+        let ignored: TaskEntry.Flags = [.watched, .expiring, .dueByWall, .standing]
         mine.flags.subtract(ignored)
         same.flags.subtract(ignored)
         return mine == same && lane(of: entry) == other.lane(of: theirs)
