@@ -100,6 +100,8 @@ extension Checker {
         case .refused(let refusal):
             let isStopping = refusal.code == .stopping && world.hasBeenStopped
             guard refusal.code != .storageUnavailable, !isStopping else { return }
+            // one whose unique key another task holds isn't queued again
+            if refusal.code == .conflict, ledger.tasks[id]?.unique != nil { return }
             fail("a change of \(name(id)) is refused: \(refusal)")
         }
     }

@@ -20,9 +20,20 @@ extension Checker {
         let awaitsStart = task.attempt == 0 && task.epoch == 0
         if kind == .lease {
             if isOver, awaitsStart { fail("\(name(id)) starts after its time") }
-        } else {
+        } else if isEndOfTime(record) {
             if !isOver || !awaitsStart { fail("\(name(id)) is ended as if its time were over") }
             statistics.expired += 1
+        }
+    }
+
+    /// Whether a cancel is Storage's own, and nobody's who asked for it.
+    private func isEndOfTime(_ record: Ledger.Record) -> Bool {
+        record.bytes.withUnsafeBytes { bytes in
+            var reader = WireReader(bytes)
+            guard let cancel = try? StoredFinish(from: &reader),
+                let entry = try? ResultEntry(cancel.result)
+            else { return false }
+            return entry.outcome == .cancel(reason: "expired")
         }
     }
 
