@@ -190,6 +190,12 @@ extension StorageState {
             tell(verdict, last, once: entry.durability, log: log)
             trace("forget", entry.id, "broker")
         case .notYet: awaitingDurable.append(.forget(number: number, entry.id), from: last)
+        case .kept:
+            let refusal = Refusal(
+                .conflict,
+                "its unique key is held for a window that goes on: it goes when that is over"
+            )
+            say(.changed(number: number, .refused(refusal)))
         case .noRoom where failure == nil: refuseChangeForSpace(number)
         case .noRoom: break
         }

@@ -34,6 +34,12 @@ extension StorageState {
         case .finished(let task, let lease, let worker, let due):
             tellFinished(task, lease, worker, due: due, log: log)
         case .record(let number, let task, let isWhole):
+            // it may have ended since it was asked for, and that may not be told yet
+            let entry = tasks.index[task]
+            let mark = entry.durability.isToldOnceWritten ? written : durable
+            guard !entry.status.isFinal || entry.lastSequence <= mark else {
+                return tell(verdict, entry.lastSequence, once: entry.durability, log: log)
+            }
             assembleRecord(of: task, isWhole: isWhole, log: log)
             assembly.record.bytes.withUnsafeBytes { say(.record(number: number, record: $0)) }
         case .final(let task, let epoch): tellFinal(task, epoch, log: log)

@@ -48,6 +48,20 @@ struct `The order of durability` {
         #expect(try bench.synced().count == 2)
     }
 
+    @Test mutating func `what was asked before an end tells of it no earlier than it may (P2)`() throws {
+        let id = try bench.addedTask()
+        bench.lease(id, first)
+        bench.propose(.read(number: 7, id: id, isWhole: false))
+        bench.push(id, first)
+        let told = try bench.written()
+        #expect(!told.contains { if case .record = $0 { true } else { false } })
+        guard case .record(7, let record?) = try bench.synced().last else {
+            Issue.record("not told")
+            return
+        }
+        #expect(record.status == .success)
+    }
+
     @Test mutating func `a result is told once written where its task asked for no more`() throws {
         var task = bench.submission()
         task.durability = .written
