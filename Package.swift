@@ -69,8 +69,8 @@ let package = Package(
         .target(
             name: "QTasksBroker",
             dependencies: [
-                "AppendLog", "QTasksGlobalConfig", "QTasksModel", "QTasksProcess", "QTasksWire",
-                "ZeroMQ",
+                "AppendLog", "CLinux", "QTasksGlobalConfig", "QTasksModel", "QTasksProcess",
+                "QTasksWire", "ZeroMQ",
                 logging, heap, deque,
             ],
             swiftSettings: strict

@@ -30,6 +30,7 @@ package final class BrokerLoop {
     private var config: ConfigSubscription
     private let initialLogLevel: String
     private var poll: PollLoop
+    private var alarm: WallClockAlarm
     private var frames = Frames()
     private var exitCode: Int32?
 
@@ -53,6 +54,8 @@ package final class BrokerLoop {
         workers = try Socket(.router, in: context, options: .router(maxMessageBytes: limit))
         state = BrokerState(settings: settings)
         poll = try PollLoop()
+        alarm = try WallClockAlarm()
+        try poll.watch(descriptor: alarm.descriptor, token: WallClockAlarm.token)
         try poll.watch(descriptor: returns.doorbell.descriptor, token: ReturnedBytes.token)
         try clients.bind(to: home.endpoint(.clients))
         try workers.bind(to: home.endpoint(.workers))
@@ -88,6 +91,7 @@ package final class BrokerLoop {
     /// One turn: everything that is there, up to a bound, then everything that follows from it.
     private func turn(_ lasting: [PollItem]) throws {
         try poll.setTimer(at: earliestDeadline)
+        try alarm.set(at: state.nextWallDeadline)
         var items = lasting
         if let item = storage.pollItem { items.append(item) }
         let ready = try poll.wait(items)
@@ -201,6 +205,9 @@ package final class BrokerLoop {
     private func descriptorReady(_ token: UInt64) throws {
         if token == StorageLink.token {
             try storageEnded()
+        } else if token == WallClockAlarm.token {
+            alarm.take()
+            state.timer(now: .current)
         } else if token == ReturnedBytes.token {
             for (session, bytes) in returns.takeAll() { state.clientTook(session, bytes) }
         } else if let worker = watched.ended(token, poll) {

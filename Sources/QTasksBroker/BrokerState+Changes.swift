@@ -123,12 +123,11 @@ extension BrokerState {
     }
 
     /// A task that waited is cancelled: it goes out of its line.
-    private mutating func withdraw(_ placement: Placement, due: UInt64) {
+    private mutating func withdraw(_ placement: Placement, due: DueTime) {
         // Storage refuses that, and so it comes out
         guard !isAskedFor(placement) else { return }
         let lane = lane(of: placement)
-        if due > timedUpTo {
-            withdrawnTimes[placement.place.sequence] = due
+        if withdrawTime(of: placement.place, due) {
             lanes.addScheduled(-1, to: lane)
         } else {
             lanes.withdraw(QueuedTask(placement), isSuspect: placement.isSuspect, from: lane)

@@ -261,7 +261,7 @@ extension BrokerState {
     /// In one step with that look, so that nothing can be added in between.
     mutating func endIfIdle() {
         guard starterView.endsWhenIdle, stopping == .no, storage.isUp, leases.isEmpty,
-            scheduled.isEmpty, lanes.unanswered == 0, clients.isOwedNothing
+            scheduled.isEmpty, scheduledByWall.isEmpty, lanes.unanswered == 0, clients.isOwedNothing
         else { return }
         guard lanes.waiting == 0 else { return sayWhatIsLeft() }
         if let starter { outbox.toWorkers.append((starter, WireWriter(.idle).bytes)) }

@@ -109,6 +109,7 @@ extension BrokerState {
         storageLeases = [:]
         lanes.removeAll(knowsPast: opened.incarnation == 1 && leases.isEmpty)
         scheduled = Heap()
+        scheduledByWall = IndexedHeap()
         withdrawnTimes = [:]
         suspectHolder = nil
     }
@@ -131,7 +132,7 @@ extension BrokerState {
         }
     }
 
-    private mutating func schedule(_ placement: Placement, _ due: UInt64) {
+    private mutating func schedule(_ placement: Placement, _ due: DueTime) {
         schedule(
             QueuedTask(placement),
             due: due,
@@ -299,6 +300,9 @@ extension BrokerState {
         case .stale(let number, _):
             guard let lease = storageLeases.removeValue(forKey: number) else { return }
             notGranted(lease)
+        case .early(let number, let due):
+            guard let lease = storageLeases.removeValue(forKey: number) else { return }
+            early(lease, due)
         case .released(_, let holding, let status, let isSuspect):
             released(holding, status, isSuspect)
         case .finished(let holding, let worker, let verdict, let status, let due, let record):
@@ -338,18 +342,24 @@ extension BrokerState {
         }
     }
 
-    private mutating func added(_ pending: PendingAdd, _ place: QueuedPlace, _ due: UInt64) {
+    private mutating func added(_ pending: PendingAdd, _ place: QueuedPlace, _ due: DueTime) {
         let task = QueuedTask(place, priority: pending.priority)
         if pending.lease == .none {
             lanes.addUnanswered(-1, to: pending.lane)
         } else {
             _ = end(pending.lease)
         }
-        if due > 0 {
+        if due != .none {
             schedule(task, due: due, isSuspect: false, in: pending.lane)
         } else {
             lanes.push(task, isSuspect: false, to: pending.lane)
         }
+    }
+
+    /// The wall clock was set back after the task had come to its line.
+    private mutating func early(_ lease: Lease, _ due: DueTime) {
+        guard let entry = end(lease) else { return }
+        schedule(entry.task, due: due, isSuspect: entry.isSuspect, in: entry.lane)
     }
 
     private mutating func exists(
@@ -419,7 +429,7 @@ extension BrokerState {
         _ worker: WorkerID,
         _ verdict: ResultVerdict,
         _ status: TaskStatus?,
-        _ due: UInt64,
+        _ due: DueTime,
         _ record: UnsafeRawBufferPointer
     ) {
         if let number = roster.number(of: worker), roster[number].session != nil {

@@ -55,8 +55,12 @@ package struct BrokerState {
     var leaseCounter: UInt32 = 0
     /// Proposed leases on queued tasks, by proposal.
     var storageLeases: [UInt64: Lease] = [:]
+    /// Those that wait for a time since boot.
     var scheduled = Heap<ScheduledTask>()
-    /// What was due by then is in its line; `CLOCK_BOOTTIME`.
+    /// Those that wait for a time of the wall clock, by handle: it may be set back, so what is in its
+    /// line already isn't told by the clock.
+    var scheduledByWall = IndexedHeap<ScheduledTask>()
+    /// What was due by then is in its line, of ``scheduled``; `CLOCK_BOOTTIME`.
     var timedUpTo: UInt64 = 0
     /// By sequence, the times of cancelled tasks that are still in ``scheduled``.
     var withdrawnTimes: [UInt64: UInt64] = [:]
@@ -112,11 +116,15 @@ package struct BrokerState {
     /// is awaited (P8).
     package var nextDeadline: UInt64? {
         [
-            scheduled.min?.due, clients.nextDeadline, stopping.deadline, limits.next,
+            scheduled.min?.due.rawValue, clients.nextDeadline, stopping.deadline, limits.next,
             lanes.nextAlarm,
         ]
         .compactMap { $0 }.min()
     }
+
+    /// When ``timer(now:)`` wants to be called as well, by the wall clock, wherever that is set; `nil` while
+    /// no task waits for it (P8).
+    package var nextWallDeadline: Timestamp? { scheduledByWall.firstRank?.due.wall }
 
     /// Time has come to something: delayed tasks, waits, the end of a drain.
     package mutating func timer(now: Now) {

@@ -15,6 +15,8 @@ struct IndexedHeap<Rank: Comparable> {
 
     var isEmpty: Bool { entries.isEmpty }
 
+    func contains(_ member: Int) -> Bool { places[member] != nil }
+
     /// Adds a member, or gives it another rank; `nil` takes it out.
     ///
     /// - Returns: Whether the first one, or its rank, may be another now.

@@ -33,15 +33,17 @@ struct QueuedTask: Comparable {
 }
 
 /// A task that waits for a time: 32 bytes.
+///
+/// Ordered by time among those of one clock.
 struct ScheduledTask: Comparable {
-    let due: UInt64
+    let due: DueTime
     private let sequence: UInt64
     private let handle: UInt32
     private let laneNumber: UInt32
     private let priority: Int16
     let isSuspect: Bool
 
-    init(due: UInt64, task: QueuedTask, isSuspect: Bool, lane: Lanes.Number) {
+    init(due: DueTime, task: QueuedTask, isSuspect: Bool, lane: Lanes.Number) {
         self.due = due
         sequence = task.sequence
         handle = task.handle
@@ -57,7 +59,8 @@ struct ScheduledTask: Comparable {
     var lane: Lanes.Number { Int(laneNumber) }
 
     static func < (left: Self, right: Self) -> Bool {
-        left.due != right.due ? left.due < right.due : left.task < right.task
+        left.due != right.due
+            ? left.due.rawValue < right.due.rawValue : left.task < right.task
     }
 
     static func == (left: Self, right: Self) -> Bool {

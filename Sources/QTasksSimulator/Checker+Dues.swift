@@ -76,10 +76,50 @@ extension Checker {
 
     private func checkLease(of id: TaskID) {
         // one that was leased before is due since then
-        guard let due = dues[id]?.last, ledger.tasks[id]?.status == .scheduled else { return }
+        guard ledger.tasks[id]?.status == .scheduled else { return }
+        guard let due = dues[id]?.last else { return checkMoment(of: id) }
         // what has really passed is never too early, whatever the wall clock was set to meanwhile
         guard due.reckoned > world.now.monotonic, due.elapsed > world.time else { return }
         fail("\(name(id)) is leased before its delay is over")
+    }
+
+    // MARK: Moments of the wall clock
+
+    /// How long after the last fault ``checkMoments()`` looks, in nanoseconds.
+    static let momentsPause = 500 * UInt64.second
+
+    /// Far longer than anything else holds up a task then (``Scenario/patience``), in nanoseconds.
+    private static let momentsSlack = 300 * Int64(UInt64.second)
+
+    /// Whether tasks wait for a moment of the wall clock.
+    var knowsMoments: Bool {
+        world.scenario.tasks.contains {
+            if case .at = $0.submission.start { true } else { false }
+        }
+    }
+
+    /// The moment that a task waits for by the wall clock.
+    private func moment(of id: TaskID) -> Timestamp? {
+        let number = world.scenario.number(of: id)
+        guard number >= 0, case .at(let moment) = world.scenario.tasks[number].submission.start
+        else { return nil }
+        return moment
+    }
+
+    /// `at` means the wall clock, whatever it was set to meanwhile: never early by it.
+    private func checkMoment(of id: TaskID) {
+        guard let moment = moment(of: id), moment > world.now.wall else { return }
+        fail("\(name(id)) is leased before its moment on the wall clock")
+    }
+
+    /// A step forward fires it: long after the last fault nothing waits whose moment has passed.
+    func checkMoments() {
+        for (id, task) in ledger.tasks where task.status == .scheduled {
+            guard dues[id]?.isEmpty ?? true, let moment = moment(of: id),
+                moment.nanoseconds + Self.momentsSlack <= world.now.wall.nanoseconds
+            else { continue }
+            fail("\(name(id)) waits though the wall clock is past its moment")
+        }
     }
 
     /// Storage has opened the store, and reads from it when tasks are due: it has records up to `last`.

@@ -197,13 +197,14 @@ struct MessageText {
     private func describe(_ verdict: Verdict) -> String {
         switch verdict {
         case .added(_, let place, let leased, let due, _, _):
-            "added \(text(place))\(leased ? " leased" : "")\(due > 0 ? " delayed" : "")"
+            "added \(text(place))\(leased ? " leased" : "")\(due != .none ? " delayed" : "")"
         case .same(_, let id, let sequence, _): "same as \(name(id)) by \(sequence)"
         case .exists(_, let sequence, let status): "exists \(sequence) \(status)"
         case .refused(_, let refusal): "refused \(refusal.code)"
         case .leased(_, let task, _):
             "leased \(task.lease)\(task.arguments == nil ? "" : " by its place")"
         case .stale(_, let status): "stale \(status.map { "\($0)" } ?? "-")"
+        case .early: "early"
         case .released(_, let holding, let status, let isSuspect):
             "released \(text(holding)) \(status.map { "\($0)" } ?? "-")\(isSuspect ? " suspect" : "")"
         case .finished(let holding, _, let verdict, let status, _, let record):

@@ -13,8 +13,8 @@ struct OrderWatch {
         var task: AddedTask
         /// In which turn the Broker learned that it waits; `nil` while it doesn't.
         var waitsSince: Int?
-        /// When it will wait, in nanoseconds of `CLOCK_BOOTTIME`.
-        var due: UInt64?
+        /// When it will wait.
+        var due: DueTime?
     }
 
     private var known: [TaskID: Known] = [:]
@@ -42,9 +42,9 @@ struct OrderWatch {
 
     // MARK: What the Broker hears
 
-    mutating func timer(now: UInt64) {
+    mutating func timer(now: Now) {
         for (id, entry) in known {
-            guard let due = entry.due, due <= now else { continue }
+            guard let due = entry.due, due.isReached(at: now) else { continue }
             known[id]?.due = nil
             known[id]?.waitsSince = turn
         }
@@ -93,8 +93,8 @@ struct OrderWatch {
             handles[place.handle] = task.id
             known[task.id] = Known(
                 task: task,
-                waitsSince: leased || due > 0 ? nil : turn,
-                due: due > 0 ? due : nil
+                waitsSince: leased || due != .none ? nil : turn,
+                due: due != .none ? due : nil
             )
         case .exists(let number, _, _), .refused(let number, _), .same(let number, _, _, _):
             adds[number] = nil
@@ -106,6 +106,11 @@ struct OrderWatch {
         case .stale(let number, _):
             guard let id = leases.removeValue(forKey: number) else { return }
             known[id] = nil
+            newest[id].map { _ = held.remove($0) }
+        case .early(let number, let due):
+            guard let id = leases.removeValue(forKey: number) else { return }
+            known[id]?.waitsSince = nil
+            known[id]?.due = due
             newest[id].map { _ = held.remove($0) }
         case .released(_, let holding, let status, let isSuspect):
             guard held.remove(holding.lease) != nil, status == .new else { return }

@@ -38,6 +38,8 @@ package enum PlantedFault: String, CaseIterable, Sendable {
 
     // Others.
 
+    /// When a moment of the wall clock comes is reckoned once, and no step moves it.
+    case wallClockReckonedOnce
     /// Storage's `durable` watermark says what is only written.
     case addAcknowledgedBeforeDurable
     /// A lease that its worker doesn't hold is never given back.

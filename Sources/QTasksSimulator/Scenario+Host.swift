@@ -65,7 +65,7 @@ extension Scenario {
     ///
     /// Where tasks are forgotten during the run by a minute at most: what the checker knows of those
     /// times gets as loose as the clock is.
-    private func clockStep(_ random: inout SeededRandom) -> Int64 {
+    func clockStep(_ random: inout SeededRandom) -> Int64 {
         let most = keepsShortly ? 60 * UInt64.second : 7200 * UInt64.second
         let least = UInt64.millisecond
         let step = random.nanoseconds(least...(random.chance(50) ? most : 5 * .second))

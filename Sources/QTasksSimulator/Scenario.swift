@@ -167,6 +167,7 @@ struct Scenario {
         planFaults(&random)
         planHost()
         planChanges()
+        planMoments()
         if keepsShortly { planRetention() }
         planStanding()
     }

@@ -44,7 +44,23 @@ final class SimulatedBroker: SimulatedProcess {
         world.after(world.random.nanoseconds(0...5 * .millisecond)) { [self] in startStorage() }
     }
 
-    override var nextDeadline: UInt64? { state.nextDeadline }
+    override var nextDeadline: UInt64? {
+        [state.nextDeadline, wallDeadline].compactMap { $0 }.min()
+    }
+
+    /// When the timer of the wall clock goes off, as that is set now.
+    private var wallDeadline: UInt64? {
+        guard let moment = state.nextWallDeadline else { return nil }
+        let wall = world.plant == .wallClockReckonedOnce ? world.wallAsOpened : world.now.wall
+        let left = max(0, moment.nanoseconds - wall.nanoseconds)
+        return world.now.monotonic + UInt64(left)
+    }
+
+    /// The kernel moves what waits for a moment of the wall clock.
+    func clockStepped() {
+        guard isAlive, state.nextWallDeadline != nil else { return }
+        armTimer()
+    }
 
     override var hasUnread: Bool {
         let network = world.network
@@ -75,7 +91,7 @@ final class SimulatedBroker: SimulatedProcess {
         receiveClients(clients)
         if timerFired {
             state.timer(now: world.now)
-            world.checker.order.timer(now: world.now.monotonic)
+            world.checker.order.timer(now: world.now)
         }
         carryOut(state.flush())
         strangers = [:]

@@ -134,6 +134,7 @@ extension World {
         trace(ProcessName(role: .world), .note("the wall clock is set by \(nanoseconds) ns"))
         clockSet += nanoseconds
         clockMoves += nanoseconds.magnitude
+        broker?.clockStepped()
     }
 }
 

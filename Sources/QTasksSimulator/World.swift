@@ -40,6 +40,9 @@ final class World {
     var clockSet: Int64 = 0
     var clockMoves: UInt64 = 0
 
+    /// The wall clock as if nobody had ever set it, where a fault is planted.
+    var wallAsOpened: Timestamp { Self.moment(ofWorld: time) }
+
     var nextPid: Int32 = 100
     var lives: [ProcessName.Role: Int] = [:]
 
@@ -115,9 +118,14 @@ final class World {
 
     var now: Now {
         Now(
-            wall: Timestamp(nanoseconds: Self.wallAtStart.nanoseconds + Int64(time) + clockSet),
+            wall: Timestamp(nanoseconds: Self.moment(ofWorld: time).nanoseconds + clockSet),
             monotonic: time - bootedAt + .second
         )
+    }
+
+    /// What the wall clock shows at this time where nobody sets it.
+    static func moment(ofWorld time: UInt64) -> Timestamp {
+        Timestamp(nanoseconds: wallAtStart.nanoseconds + Int64(time))
     }
 
     /// The world's time at a moment of this boot's clock.
@@ -222,6 +230,9 @@ final class World {
         for step in scenario.steps { at(step.at) { [self] in take(step) } }
         for fault in scenario.faults { at(fault.at) { [self] in commit(fault) } }
         at(scenario.calmAt) { [self] in mendDisk() }
+        if checker.knowsMoments {
+            at(scenario.calmAt + Checker.momentsPause) { [self] in checker.checkMoments() }
+        }
     }
 
     /// Who still awaits something, in words.

@@ -5,6 +5,7 @@
 
 import AppendLog
 import QTasksModel
+import QTasksWire
 
 /// What every task has: 48 bytes.
 struct TaskCore {
@@ -54,7 +55,7 @@ struct TaskProgress: Equatable {
     var lastSequence: UInt64
     var finished: RecordPosition = .none
     var lease: Lease = .none
-    var due: UInt64 = 0
+    var due = DueTime.none
     var attempt: UInt32 = 0
     var failures: UInt32 = 0
     var deaths: UInt32 = 0

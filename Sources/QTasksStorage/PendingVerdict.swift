@@ -5,7 +5,7 @@ import QTasksWire
 
 /// An answer that is decided and not yet told: what it says must first be written, or durable.
 enum PendingVerdict {
-    case added(number: UInt64, place: QueuedPlace, leased: Bool, due: UInt64, addedAt: Timestamp)
+    case added(number: UInt64, place: QueuedPlace, leased: Bool, due: DueTime, addedAt: Timestamp)
     case exists(number: UInt64, TaskIndex.Number)
     case same(number: UInt64, id: TaskID, sequence: UInt64, isSynced: Bool)
     case leased(number: UInt64, TaskIndex.Number, Lease)
@@ -13,7 +13,7 @@ enum PendingVerdict {
     case released(number: UInt64, Holding, status: TaskStatus?, isSuspect: Bool)
     /// `due`: when its next attempt is, where the result asked for one; else 0. Told also where the task was
     /// cancelled before it is told: that has a word of its own, which takes it back.
-    case finished(TaskIndex.Number, Lease, WorkerID, due: UInt64)
+    case finished(TaskIndex.Number, Lease, WorkerID, due: DueTime)
     case record(number: UInt64, TaskIndex.Number, isWhole: Bool)
     /// It ended in this epoch.
     case final(TaskIndex.Number, epoch: UInt16)

@@ -291,15 +291,16 @@ extension StorageState {
         }
         endIfOverdue(task, now: now, log: log)
         let entry = tasks.index[task]
-        guard lease != .none,
-            entry.status == .new || entry.status == .scheduled && entry.due <= now.monotonic
-        else {
+        guard lease != .none, entry.status == .new || entry.status == .scheduled else {
             // after the word of the cancel that ended it, if that is still untold: by this the Broker knows
             // that the task stands in no line
             let verdict = PendingVerdict.notLeased(number: number, entry.status)
             return entry.status.isFinal
                 ? tell(verdict, entry.lastSequence, once: entry.durability, log: log)
                 : tell(verdict, log: log)
+        }
+        guard entry.status == .new || entry.due.isReached(at: now) else {
+            return say(.early(number: number, due: entry.due))
         }
         // its worker may be among what found no room
         guard deferred.isEmpty else {

@@ -49,7 +49,7 @@ extension StorageState {
         case .success, .error, .cancel, .scheduled:
             // the winner's again (H25), told no earlier than the first time
             counters.repeatedResults += 1
-            let due = entry.status == .scheduled ? entry.due : 0
+            let due = entry.status == .scheduled ? entry.due : .none
             let verdict = PendingVerdict.finished(task, result.lease, worker, due: due)
             tell(verdict, entry.lastSequence, once: entry.durability, log: log)
         case .new, .dead: recordStale(result, worker, entry, now: now, log: log)
@@ -86,7 +86,7 @@ extension StorageState {
                 task,
                 result.lease,
                 worker,
-                due: status == .scheduled ? tasks.index[task].due : 0
+                due: status == .scheduled ? tasks.index[task].due : .none
             )
             tell(verdict, place.sequence, once: entry.durability, log: log)
             needSyncInInterval(of: entry, now: now, log: log)
@@ -201,7 +201,7 @@ extension StorageState {
                 worker: worker,
                 verdict: verdict,
                 status: status,
-                due: 0,
+                due: .none,
                 record: UnsafeRawBufferPointer(start: nil, count: 0)
             )
         )

@@ -110,7 +110,7 @@ extension StorageState {
         _ task: TaskIndex.Number,
         _ lease: Lease,
         _ worker: WorkerID,
-        due: UInt64,
+        due: DueTime,
         log: some TaskLog
     ) {
         guard isServing else { return }
@@ -121,7 +121,7 @@ extension StorageState {
             tasks.setWatched(false, task)
             assembleRecord(of: task, log: log)
         }
-        let status = due > 0 ? .scheduled : entry.lease == lease ? entry.status : nil
+        let status = due != .none ? .scheduled : entry.lease == lease ? entry.status : nil
         assembly.record.bytes.withUnsafeBytes { record in
             say(
                 .finished(

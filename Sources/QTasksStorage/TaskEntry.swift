@@ -2,6 +2,7 @@
 
 package import AppendLog
 package import QTasksModel
+package import QTasksWire
 
 /// What Storage knows of one task, as its callers see it; ``TaskIndex`` keeps it packed.
 package struct TaskEntry: Equatable {
@@ -21,8 +22,8 @@ package struct TaskEntry: Equatable {
         package static let writtenSuffices = Flags(rawValue: 4)
         /// What is told of it is synced within an interval, which its add has.
         package static let interval = Flags(rawValue: 8)
-        /// It is due by the wall clock, whatever that is set to: it was asked for like that, or is a wait that
-        /// began before the host was started.
+        /// It is a wait that began before the host was started: due by the wall clock as that was when the store
+        /// was opened.
         package static let dueByWall = Flags(rawValue: 16)
         /// Its end is so long ago that it is about to be forgotten; not in the log.
         package static let expiring = Flags(rawValue: 32)
@@ -53,9 +54,9 @@ package struct TaskEntry: Equatable {
     package var finishedBytes = 0
     /// What it runs under, or ended under.
     package var lease: Lease = .none
-    /// In nanoseconds of `CLOCK_BOOTTIME`; 0 unless it is scheduled.
-    package var due: UInt64
-    /// By which setting of the wall clock that was reckoned; counts only where it is scheduled.
+    /// `none` unless it is scheduled.
+    package var due: DueTime
+    /// By which setting of the wall clock a wait was reckoned; counts only where it is scheduled.
     var clock = WallClock.opening
     package var attempt: UInt32 = 0
     package var failures: UInt32 = 0

@@ -207,7 +207,7 @@ package struct CheckpointWalk {
 ///  offset  bytes  field
 ///       0      1  status
 ///       1      1  flags: bit 0 suspect, bit 2 `written` suffices, bit 3 and synced within an interval,
-///                 bit 4 due by the wall clock alone, bit 7 the second part follows
+///                 bit 4 a wait of another boot, bit 7 the second part follows
 ///       2      2  priority
 ///       4      4  number of name and queue
 ///       8     16  task ID
@@ -293,7 +293,7 @@ private enum CheckpointEntry {
             lastSequence: sequence,
             added: base.position(32),
             addedBytes: Int(base.get(40, as: UInt32.self)),
-            due: 0,
+            due: .none,
             contentCRC: base.get(44),
             lane: lanes[lane],
             priority: base.get(2),

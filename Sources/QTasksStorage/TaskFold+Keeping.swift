@@ -70,7 +70,7 @@ extension TaskFold {
             finished: result?.position ?? .none,
             finishedBytes: result.map { PackedSize(bytes: $0.bytes).bytes } ?? 0,
             lease: carried.lease,
-            due: 0,
+            due: .none,
             attempt: carried.attempt,
             failures: carried.failures,
             deaths: carried.deaths,
@@ -168,11 +168,15 @@ extension TaskFold {
     mutating func setDue(of entry: inout TaskEntry, _ due: StoredDue?) {
         entry.flags.remove(.dueByWall)
         guard let due else {
-            entry.due = 0
+            entry.due = .none
+            return
+        }
+        guard due.boot != 0 else {
+            entry.due = DueTime(wall: due.wall)
             return
         }
         let reckoned = wallClock.reckon(due, now: now, bootID: bootID)
-        entry.due = reckoned.due
+        entry.due = DueTime(boot: reckoned.due)
         entry.clock = reckoned.clock
         if reckoned.isByWall { entry.flags.insert(.dueByWall) }
     }
@@ -182,10 +186,13 @@ extension TaskFold {
     /// Whatever a task is read from, an opening has to find the same time: a wait ends in this boot by this
     /// boot's clock, and in a later one by the wall clock as it was set when the wait began.
     func storedDue(of entry: TaskEntry) -> StoredDue {
-        StoredDue(
-            wall: wallClock.moment(entry.due, entry.clock),
-            boot: entry.flags.contains(.dueByWall) ? 0 : entry.due,
-            bootID: bootID
+        if let wall = entry.due.wall { return StoredDue(wall: wall, boot: 0, bootID: bootID) }
+        // of another boot, whichever that was
+        let isOlder = entry.flags.contains(.dueByWall)
+        return StoredDue(
+            wall: wallClock.moment(entry.due.rawValue, entry.clock),
+            boot: isOlder ? 1 : entry.due.rawValue,
+            bootID: isOlder ? TaskID(high: 0, low: 0) : bootID
         )
     }
 }

@@ -49,7 +49,7 @@ package struct TaskFold {
     /// A store that is open for writing has such from ``StoredKind/firstIgnorable`` on alone.
     package private(set) var unknownRecords = 0
 
-    /// What due times that hold on the wall clock alone are reckoned from.
+    /// What waits that another boot began are reckoned from.
     var now: Now
 
     /// What they were reckoned from.
@@ -144,7 +144,7 @@ package struct TaskFold {
             lastSequence: place.sequence,
             added: place.position,
             addedBytes: place.bytes,
-            due: 0,
+            due: .none,
             contentCRC: Self.contentCRC(envelope),
             lane: lane,
             keptFor: Self.keptFor(standing),

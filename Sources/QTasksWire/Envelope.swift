@@ -279,7 +279,10 @@ extension TaskSubmission {
         switch start {
         case .now: break
         case .after(let milliseconds): writer.option(.delay, milliseconds)
-        case .at(let moment): writer.option(.at, moment.nanoseconds / 1_000_000)
+        case .at(let moment):
+            // up: never early
+            let (whole, rest) = moment.nanoseconds.quotientAndRemainder(dividingBy: 1_000_000)
+            writer.option(.at, rest > 0 ? whole + 1 : whole)
         }
         if let expires { writer.option(.expires, expires.nanoseconds / 1_000_000) }
         if let key {

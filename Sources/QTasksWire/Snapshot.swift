@@ -161,8 +161,7 @@ package struct QueuedRun: Sendable, Hashable {
 /// One item of `SNAPSHOT`, which tells a Broker every unfinished task.
 package enum SnapshotItem: Sendable, Equatable {
     case queued(QueuedRun)
-    /// `due`: nanoseconds of `CLOCK_BOOTTIME`.
-    case scheduled(Placement, due: UInt64)
+    case scheduled(Placement, due: DueTime)
     case running(Placement, id: TaskID, lease: Lease, worker: WorkerID)
     case worker(id: WorkerID, process: WorkerProcess)
     /// Told before any task.
@@ -178,7 +177,7 @@ package enum SnapshotItem: Sendable, Equatable {
         case .scheduled(let placement, let due):
             writer.u8(2)
             placement.write(to: &writer)
-            writer.integer(due)
+            writer.integer(due.rawValue)
         case .running(let placement, let id, let lease, let worker):
             writer.u8(3)
             placement.write(to: &writer)
@@ -202,7 +201,7 @@ package enum SnapshotItem: Sendable, Equatable {
         switch try reader.u8("item") {
         case 1: self = .queued(try QueuedRun(from: &reader))
         case 2:
-            self = .scheduled(try Placement(from: &reader), due: try reader.integer("due"))
+            self = .scheduled(try Placement(from: &reader), due: try reader.dueTime())
         case 3:
             self = .running(
                 try Placement(from: &reader),

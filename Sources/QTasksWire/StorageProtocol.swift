@@ -37,7 +37,7 @@ package enum Proposal {
         worker: WorkerID,
         envelope: UnsafeRawBufferPointer
     )
-    /// Storage answers `leased` or `stale`, see ``QueuedPlace``; `synced`: only once the lease is
+    /// Storage answers `leased`, `stale` or `early`, see ``QueuedPlace``; `synced`: only once the lease is
     /// durable.
     case lease(number: UInt64, place: QueuedPlace, lease: Lease, worker: WorkerID, synced: Bool)
     /// Storage answers `released`. `isShared`: more than one task was in that process.
@@ -276,13 +276,13 @@ package enum ResultVerdict: UInt8, Sendable {
 
 /// One item of `VERDICTS` (which begins with the watermarks: written and durable, 8 each).
 package enum Verdict {
-    /// `due`: nanoseconds of `CLOCK_BOOTTIME` for a delayed add, else 0. `leased`: with the lease that
-    /// was proposed; `arguments`: where its worker can read them.
+    /// `due`: ``DueTime/none`` unless it is delayed. `leased`: with the lease that was proposed;
+    /// `arguments`: where its worker can read them.
     case added(
         number: UInt64,
         place: QueuedPlace,
         leased: Bool,
-        due: UInt64,
+        due: DueTime,
         addedAt: Timestamp,
         arguments: PayloadReference? = nil
     )
@@ -294,6 +294,8 @@ package enum Verdict {
     /// `envelope`: its head, where the arguments are in the store.
     case leased(number: UInt64, LeasedTask, envelope: UnsafeRawBufferPointer)
     case stale(number: UInt64, status: TaskStatus?)
+    /// Answers `lease`: the wall clock was set back, and the task waits for its time again.
+    case early(number: UInt64, due: DueTime)
     /// What holds now: `new`, `dead`, or whatever it was already.
     case released(number: UInt64, holding: Holding, status: TaskStatus?, isSuspect: Bool)
     /// An attempt's end, for the worker that sent it. `record` is empty unless it is watched and final.
@@ -302,7 +304,7 @@ package enum Verdict {
         worker: WorkerID,
         verdict: ResultVerdict,
         status: TaskStatus?,
-        due: UInt64,
+        due: DueTime,
         record: UnsafeRawBufferPointer
     )
     /// `record` is empty: there is no such task. Here and below it may be a ``PlacedRecord``.
@@ -328,7 +330,7 @@ package enum Verdict {
             writer.integer(number)
             place.write(to: &writer)
             writer.u8((leased ? 1 : 0) | (arguments != nil ? 2 : 0))
-            writer.integer(due)
+            writer.integer(due.rawValue)
             writer.integer(addedAt.nanoseconds)
             arguments?.write(to: &writer)
         case .exists(let number, let sequence, let status):
@@ -355,6 +357,10 @@ package enum Verdict {
             writer.u8(5)
             writer.integer(number)
             writer.u8(status?.code ?? 0)
+        case .early(let number, let due):
+            writer.u8(18)
+            writer.integer(number)
+            writer.integer(due.rawValue)
         case .released(let number, let holding, let status, let isSuspect):
             writer.u8(6)
             writer.integer(number)
@@ -367,7 +373,7 @@ package enum Verdict {
             writer.worker(worker)
             writer.u8(verdict.rawValue)
             writer.u8(status?.code ?? 0)
-            writer.integer(due)
+            writer.integer(due.rawValue)
             writer.counted(record)
         case .record(let number, let record):
             writer.u8(8)
@@ -415,7 +421,7 @@ package enum Verdict {
                 number: number,
                 place: place,
                 leased: flags & 1 != 0,
-                due: try reader.integer("due"),
+                due: try reader.dueTime(),
                 addedAt: Timestamp(nanoseconds: try reader.integer("added")),
                 arguments: flags & 2 != 0 ? try PayloadReference(from: &reader) : nil
             )
@@ -453,7 +459,7 @@ package enum Verdict {
                 worker: worker,
                 verdict: verdict,
                 status: try reader.status(),
-                due: try reader.integer("due"),
+                due: try reader.dueTime(),
                 record: try reader.counted("record")
             )
         case 8:
@@ -490,6 +496,8 @@ package enum Verdict {
                 sequence: try reader.integer("sequence"),
                 isSynced: try reader.u8("flags") & 1 != 0
             )
+        case 18:
+            self = .early(number: try reader.integer("number"), due: try reader.dueTime())
         case 20:
             self = .queue(
                 number: try reader.integer("number"),
@@ -503,6 +511,10 @@ package enum Verdict {
 }
 
 extension WireReader {
+    mutating func dueTime() throws(WireError) -> DueTime {
+        DueTime(rawValue: try integer("due"))
+    }
+
     /// A status by its number; 0 for none.
     package mutating func status() throws(WireError) -> TaskStatus? {
         let code = try u8("status")

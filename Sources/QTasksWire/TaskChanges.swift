@@ -108,7 +108,7 @@ package struct ChangeReceipt: Sendable, Equatable {
 package enum ChangeVerdict: Sendable, Equatable {
     /// A task that waited is cancelled; `due`: nanoseconds of `CLOCK_BOOTTIME` where it was scheduled,
     /// else 0.
-    case withdrawn(Placement, due: UInt64)
+    case withdrawn(Placement, due: DueTime)
     /// A task that ran is cancelled, under this lease.
     case revoked(Lease)
     /// It waits again.
@@ -124,7 +124,7 @@ package enum ChangeVerdict: Sendable, Equatable {
         case .withdrawn(let placement, let due):
             writer.u8(1)
             placement.write(to: &writer)
-            writer.integer(due)
+            writer.integer(due.rawValue)
         case .revoked(let lease):
             writer.u8(2)
             writer.integer(lease.rawValue)
@@ -144,7 +144,7 @@ package enum ChangeVerdict: Sendable, Equatable {
 
     package init(from reader: inout WireReader) throws(WireError) {
         switch try reader.u8("change") {
-        case 1: self = .withdrawn(try Placement(from: &reader), due: try reader.integer("due"))
+        case 1: self = .withdrawn(try Placement(from: &reader), due: try reader.dueTime())
         case 2: self = .revoked(try reader.lease("lease"))
         case 3: self = .requeued(try Placement(from: &reader))
         case 6: self = .forgotten

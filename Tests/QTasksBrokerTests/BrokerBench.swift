@@ -161,7 +161,7 @@ struct BrokerBench {
                         number: number,
                         place: place(of: id, sequence),
                         leased: lease != .none,
-                        due: 0,
+                        due: .none,
                         addedAt: now.wall
                     )
                 )
@@ -192,7 +192,7 @@ struct BrokerBench {
     }
 
     /// The add is in the log and the task waits.
-    mutating func added(_ number: UInt64, _ id: TaskID, due: UInt64 = 0) throws {
+    mutating func added(_ number: UInt64, _ id: TaskID, due: DueTime = .none) throws {
         sequence += 1
         try verdicts(
             .added(
@@ -274,7 +274,7 @@ struct BrokerBench {
         _ holding: Holding,
         _ worker: WorkerID,
         status: TaskStatus = .success,
-        due: UInt64 = 0,
+        due: DueTime = .none,
         record: [UInt8] = []
     ) throws {
         try record.withUnsafeBytes {

@@ -19,7 +19,7 @@ struct `Changing tasks` {
         try bench.grantAll()
         // the first, and one in the middle
         for id in [ids[0], ids[2]] {
-            try bench.change(.cancel, id, .withdrawn(try bench.placement(of: id), due: 0))
+            try bench.change(.cancel, id, .withdrawn(try bench.placement(of: id), due: .none))
         }
         #expect(
             try bench.takeChanges() == [
@@ -39,7 +39,7 @@ struct `Changing tasks` {
         let id = try bench.add { $0.start = .after(milliseconds: 5) }
         guard case .add(let number, _, _, _, _) = try #require(bench.proposals.last) else { return }
         bench.proposals = []
-        let due = bench.now.monotonic + 5_000_000
+        let due = DueTime(boot: bench.now.monotonic + 5_000_000)
         try bench.added(number, id, due: due)
         try bench.change(.cancel, id, .withdrawn(try bench.placement(of: id), due: due))
         bench.join(session: one)
@@ -71,7 +71,7 @@ struct `Changing tasks` {
             Issue.record("\(bench.proposals)")
             return
         }
-        try bench.change(.cancel, id, .withdrawn(try bench.placement(of: id), due: 0))
+        try bench.change(.cancel, id, .withdrawn(try bench.placement(of: id), due: .none))
         #expect(bench.broker.lanes.waiting == 0)
         try bench.verdicts(.stale(number: number, status: .cancel))
         #expect(try bench.takeTasks().isEmpty)
@@ -83,7 +83,7 @@ struct `Changing tasks` {
         let ids = [try bench.add(), try bench.add(), try bench.add()]
         try bench.grantAll()
         for id in ids.prefix(2) {
-            try bench.change(.cancel, id, .withdrawn(try bench.placement(of: id), due: 0))
+            try bench.change(.cancel, id, .withdrawn(try bench.placement(of: id), due: .none))
         }
         try bench.change(.requeue, ids[1], .requeued(try bench.placement(of: ids[1])))
         #expect(bench.broker.lanes.waiting == 2)
@@ -104,7 +104,7 @@ struct `Changing tasks` {
         }
         #expect(leases.count == 1)
         let place = try bench.placement(of: id)
-        try bench.change(.cancel, id, .withdrawn(place, due: 0))
+        try bench.change(.cancel, id, .withdrawn(place, due: .none))
         try bench.change(.requeue, id, .requeued(place))
         #expect(bench.broker.lanes.waiting == 0)
         bench.proposals = leases
@@ -132,7 +132,7 @@ struct `Changing tasks` {
         let other = try bench.add()
         try bench.grantAll()
         #expect(try bench.takeTasks().isEmpty, "\(busy) under \(lease) is still there")
-        try bench.change(.cancel, suspect, .withdrawn(placement, due: 0))
+        try bench.change(.cancel, suspect, .withdrawn(placement, due: .none))
         try bench.grantAll()
         #expect(try bench.takeTasks().map(\.id) == [other])
     }

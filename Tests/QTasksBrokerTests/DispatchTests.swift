@@ -118,7 +118,7 @@ struct `Handing out tasks` {
             return
         }
         let due = bench.now.monotonic + 5_000_000
-        try bench.added(number, id, due: due)
+        try bench.added(number, id, due: DueTime(boot: due))
         #expect(bench.broker.nextDeadline == due)
         bench.pass(4_999_999)
         #expect(bench.takeProposals().isEmpty)

@@ -97,7 +97,7 @@ struct `Unlucky interleavings` {
             number: number,
             place: QueuedPlace(sequence: 1, handle: 0),
             leased: true,
-            due: 0,
+            due: .none,
             addedAt: bench.now.wall
         ).write(to: &verdicts)
         try verdicts.bytes.withUnsafeBytes { try bench.broker.storageMessage($0) }
@@ -179,7 +179,7 @@ struct `Unlucky interleavings` {
                 worker: worker,
                 verdict: .stale,
                 status: .new,
-                due: 0,
+                due: .none,
                 record: none
             ),
             .released(number: 9, holding: holding, status: .new, isSuspect: false)

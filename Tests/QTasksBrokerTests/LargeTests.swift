@@ -83,7 +83,7 @@ struct `A large payload` {
                 number: number,
                 place: QueuedPlace(sequence: 1, handle: 0),
                 leased: true,
-                due: 0,
+                due: .none,
                 addedAt: bench.now.wall,
                 arguments: place
             )

@@ -128,7 +128,7 @@ struct `A repeat of a unique key` {
         let ids = [try bench.add(), try bench.add()]
         try bench.grantAll()
         try bench.verdicts(
-            .changed(number: 0, .withdrawn(try bench.placement(of: ids[0]), due: 0))
+            .changed(number: 0, .withdrawn(try bench.placement(of: ids[0]), due: .none))
         )
         #expect(bench.broker.lanes.waiting == 1)
         bench.join(session: one)

@@ -191,7 +191,7 @@ private let two = Session([0, 0, 0, 0, 2])
                 worker: worker,
                 verdict: .committed,
                 status: .success,
-                due: 0,
+                due: .none,
                 record: $0
             ).write(to: &finished)
         }
@@ -267,7 +267,8 @@ private let two = Session([0, 0, 0, 0, 2])
         #expect(bench.toClients.count == 1)
     }
 
-    @Test func `ends an idle system in the step in which it finds it so`() throws {
+    @Test(arguments: [false, true])
+    func `ends an idle system in the step in which it finds it so`(isByWall: Bool) throws {
         var bench = try greeted()
         let runner = bench.join(session: one)
         let id = try bench.add()
@@ -281,11 +282,15 @@ private let two = Session([0, 0, 0, 0, 2])
         let number = bench.proposals.compactMap { proposal -> UInt64? in
             if case .add(let number, later, _, _, _) = proposal { number } else { nil }
         }.last
-        try bench.added(try #require(number), later, due: bench.now.monotonic + 5_000_000)
+        let moment = Timestamp(nanoseconds: bench.now.wall.nanoseconds + 5_000_000)
+        let due =
+            isByWall ? DueTime(wall: moment) : DueTime(boot: bench.now.monotonic + 5_000_000)
+        try bench.added(try #require(number), later, due: due)
         try bench.makeDurable()
         bench.proposals = []
         try bench.finish(Holding(id: id, lease: task.lease), runner)
         #expect(try !said(&bench, to: starter).contains(.idle), "one is scheduled")
+        bench.now.wall = moment
         bench.pass(5_000_000)
         try bench.grantAll()
         let second = try #require(try bench.takeTasks().last)

@@ -110,8 +110,9 @@ struct `A lease` {
         var task = bench.submission()
         task.start = .after(milliseconds: 1000)
         let id = try bench.addedTask(task)
+        let due = DueTime(boot: bench.now.monotonic + 1_000_000_000)
         bench.lease(id, first)
-        #expect(try bench.written() == [.stale(2, .scheduled)])
+        #expect(try bench.written() == [.early(2, due)])
         bench.now.monotonic += 1_000_000_000
         bench.lease(id, first)
         #expect(try bench.written().count == 1)

@@ -13,6 +13,7 @@ enum Told: Equatable {
     case refused(UInt64, RefusalCode)
     case leased(UInt64, LeasedTask, arguments: [UInt8])
     case stale(UInt64, TaskStatus?)
+    case early(UInt64, DueTime)
     case released(UInt64, TaskStatus?, isSuspect: Bool)
     case finished(Holding, ResultVerdict, TaskStatus?, TaskRecord?)
     case record(UInt64, TaskRecord?)
@@ -27,7 +28,7 @@ enum Told: Equatable {
     init(_ verdict: Verdict) throws {
         switch verdict {
         case .added(let number, let place, let leased, let due, _, _):
-            self = .added(number, sequence: place.sequence, leased: leased, isDelayed: due > 0)
+            self = .added(number, sequence: place.sequence, leased: leased, isDelayed: due != .none)
         case .exists(let number, let sequence, let status):
             self = .exists(number, sequence: sequence, status)
         case .same(let number, let id, let sequence, let isSynced):
@@ -38,6 +39,7 @@ enum Told: Equatable {
             let arguments = try task.envelope(from: &reader).arguments
             self = .leased(number, task, arguments: Array(arguments))
         case .stale(let number, let status): self = .stale(number, status)
+        case .early(let number, let due): self = .early(number, due)
         case .released(let number, _, let status, let isSuspect):
             self = .released(number, status, isSuspect: isSuspect)
         case .finished(let holding, _, let verdict, let status, _, let record):

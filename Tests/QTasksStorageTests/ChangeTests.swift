@@ -21,7 +21,7 @@ struct `A cancel` {
         let place = bench.place(of: id)
         bench.cancel(id)
         let told = try bench.synced()
-        guard case .changed(5, .withdrawn(let placement, 0)) = try #require(told.first) else {
+        guard case .changed(5, .withdrawn(let placement, .none)) = try #require(told.first) else {
             Issue.record("\(told)")
             return
         }
@@ -38,7 +38,7 @@ struct `A cancel` {
         let id = try bench.runningTask(first)
         bench.push(id, first, .retry(failure, afterMilliseconds: 1000, maxAttempts: 3))
         bench.cancel(id)
-        let due = bench.now.monotonic + 1_000_000_000
+        let due = DueTime(boot: bench.now.monotonic + 1_000_000_000)
         let told = try bench.synced()
         let holding = Holding(id: id, lease: first)
         #expect(told.first == .finished(holding, .committed, .scheduled, nil))
@@ -69,7 +69,7 @@ struct `A cancel` {
         let id = try bench.addedTask(task)
         bench.cancel(id)
         let told = try bench.synced()
-        let due = bench.now.monotonic + 1_000_000_000
+        let due = DueTime(boot: bench.now.monotonic + 1_000_000_000)
         guard case .changed(5, .withdrawn(_, due)) = try #require(told.first) else {
             Issue.record("\(told)")
             return

@@ -76,7 +76,7 @@ private struct WaitingStore {
             guard let number = store.state.tasks.index.number(of: id) else { continue }
             let entry = store.state.tasks.index[number]
             found[id] =
-                store.now.wall.nanoseconds + Int64(entry.due) - Int64(store.now.monotonic)
+                store.now.wall.nanoseconds + Int64(entry.due.rawValue) - Int64(store.now.monotonic)
         }
         return found
     }
@@ -135,7 +135,7 @@ struct `A delay` {
         for _ in 0..<2 {
             for id in waiting.dues.keys {
                 let number = try #require(store.state.tasks.index.number(of: id))
-                #expect(store.state.tasks.index[number].due == end)
+                #expect(store.state.tasks.index[number].due == DueTime(boot: end))
             }
             store.setClock(by: 3_000 * second)
             store.kill()

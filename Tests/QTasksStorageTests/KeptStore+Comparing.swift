@@ -217,14 +217,20 @@ extension KeptStore {
         isFresh: Bool
     ) throws {
         guard let due = task.due else {
-            guard entry.due == 0 || task.status != .scheduled else {
+            guard entry.due == .none || task.status != .scheduled else {
                 throw KeptModel.Complaint("\(entry) has a time, and the log doesn't: \(task)")
             }
             return
         }
         if due.boot != 0, due.bootID == bootID {
-            guard entry.due == due.boot else {
+            guard entry.due == DueTime(boot: due.boot) else {
                 throw KeptModel.Complaint("\(entry) is due at \(due.boot) by this boot's clock")
+            }
+            return
+        }
+        guard due.boot != 0 else {
+            guard entry.due == DueTime(wall: due.wall) else {
+                throw KeptModel.Complaint("\(entry) isn't due when the wall clock is at \(due)")
             }
             return
         }
@@ -239,7 +245,7 @@ extension KeptStore {
         let isExact = due.wall.nanoseconds > latestWall
         // settings of the wall clock that lie closer together are one
         let tolerance = isExact ? 2_000_000 : 2_000_000 + 2 * steps
-        let found = max(Int64(entry.due), Int64(now.monotonic))
+        let found = max(Int64(entry.due.rawValue), Int64(now.monotonic))
         guard abs(found - expected) <= tolerance else {
             throw KeptModel.Complaint(
                 "\(entry) is due at \(entry.due); \(due) is \(expected) by this boot's clock"

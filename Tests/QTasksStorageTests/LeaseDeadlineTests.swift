@@ -43,7 +43,7 @@ struct `A task that nobody leases in time` {
         pass(1)
         keep()
         #expect(try bench.written() == [], "it is told once it is durable")
-        guard case .changed(0, .withdrawn(let placement, 0))? = try bench.synced().first else {
+        guard case .changed(0, .withdrawn(let placement, .none))? = try bench.synced().first else {
             Issue.record("the Broker isn't told")
             return
         }
@@ -71,7 +71,7 @@ struct `A task that nobody leases in time` {
         var task = task()
         task.start = .after(milliseconds: 3_600_000)
         let id = try bench.addedTask(task)
-        let due = bench.now.monotonic + 3_600_000_000_000
+        let due = DueTime(boot: bench.now.monotonic + 3_600_000_000_000)
         pass(10)
         keep()
         guard case .changed(0, .withdrawn(_, due))? = try bench.synced().first else {
@@ -92,7 +92,7 @@ struct `A task that nobody leases in time` {
         // the Broker hears first that the task is withdrawn, then that the lease doesn't hold
         let told = try bench.synced()
         #expect(told.count == 2)
-        guard case .changed(0, .withdrawn(let placement, 0))? = told.first else {
+        guard case .changed(0, .withdrawn(let placement, .none))? = told.first else {
             Issue.record("\(told)")
             return
         }

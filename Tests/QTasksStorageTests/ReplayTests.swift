@@ -196,7 +196,7 @@ struct `Replaying the log` {
         )
         var replayed = StorageState(settings: settings, now: opened)
         try bench.log.replay(into: &replayed)
-        #expect(replayed.tasks.entries[0].due == 6_000_000_100)
+        #expect(replayed.tasks.entries[0].due == DueTime(boot: 6_000_000_100))
     }
 
     @Test(arguments: seeds(10))

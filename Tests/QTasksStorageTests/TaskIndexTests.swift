@@ -2,6 +2,7 @@
 
 import AppendLog
 import QTasksModel
+import QTasksWire
 import Testing
 
 @testable import QTasksStorage
@@ -14,7 +15,7 @@ extension TaskEntry {
             sequence: sequence,
             lastSequence: sequence,
             added: RecordPosition(segment: 3, offset: UInt32(truncatingIfNeeded: sequence &* 8)),
-            due: 0,
+            due: .none,
             contentCRC: UInt32(truncatingIfNeeded: id.low),
             lane: 2,
             priority: -5,
@@ -27,7 +28,7 @@ extension TaskEntry {
     fileprivate mutating func change(_ random: inout SeededGenerator, _ sequence: UInt64) {
         switch Int.random(in: 0..<7, using: &random) {
         case 0: lease = Lease(incarnation: 1, counter: .random(in: 1...9, using: &random))
-        case 1: due = .random(in: 1...9, using: &random)
+        case 1: due = DueTime(boot: .random(in: 1...9, using: &random))
         case 2: (attempt, worker) = (attempt &+ 1, .random(in: 0..<9, using: &random))
         case 3: flags.formSymmetricDifference(.suspect)
         case 4: addedBytes = 8 * .random(in: 0..<4096, using: &random)

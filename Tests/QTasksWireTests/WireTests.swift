@@ -123,6 +123,19 @@ struct `An envelope` {
         }
         #expect(writer.count == 0)
     }
+
+    @Test func `keeps a moment to the millisecond, and never an earlier one`() throws {
+        for (asked, kept) in [(5_000_000, 5), (5_000_001, 6), (5_999_999, 6), (-1, 0)]
+            as [(Int64, Int64)]
+        {
+            var submission = TaskSubmission(name: "a.task", arguments: [])
+            submission.start = .at(Timestamp(nanoseconds: asked))
+            var writer = WireWriter()
+            try submission.write(to: &writer)
+            let read = try writer.bytes.withUnsafeBytes { try TaskSubmission(try Envelope($0)) }
+            #expect(read.start == .at(Timestamp(nanoseconds: kept * 1_000_000)))
+        }
+    }
 }
 
 @Suite
@@ -239,7 +252,8 @@ struct `A snapshot` {
 
     @Test(
         arguments: [
-            .queued(run), .scheduled(placement, due: 9),
+            .queued(run), .scheduled(placement, due: DueTime(boot: 9)),
+            .scheduled(placement, due: DueTime(wall: Timestamp(nanoseconds: 9))),
             .running(
                 placement,
                 id: TaskID(),

@@ -14,6 +14,7 @@ struct `A checker worth its name` {
         .dueByWallClockAfterAStep, .forgottenCarriedForward, .helloNotReconciled,
         .lostDispatchForgotten, .orderByPosition, .orderReversed, .replayByPosition,
         .resultAcknowledgedUnsaved, .resultToldBeforeDurable, .sharersDeathsCounted,
+        .wallClockReckonedOnce,
     ]
 
     @Test("finds what is planted", arguments: easilyFound)

@@ -97,7 +97,7 @@ struct WaitingAnswers {
     private mutating func settle(_ verdict: Verdict) throws(WireError) {
         switch verdict {
         case .added(let number, let place, _, let due, _, _):
-            added(number, place.sequence, .success(due == 0 ? .new : .scheduled))
+            added(number, place.sequence, .success(due == .none ? .new : .scheduled))
         case .exists(let number, let sequence, let status):
             added(number, sequence, .success(status))
         case .same(let number, let holder, let sequence, let isSynced):
@@ -114,7 +114,7 @@ struct WaitingAnswers {
             let task = try TaskSubmission(try Envelope(envelope))
             guard case .lease(let answer) = open.removeValue(forKey: number) else { return }
             answer.resume(returning: .success(TaskHandover(task, leased)))
-        case .stale(let number, _):
+        case .stale(let number, _), .early(let number, _):
             guard case .lease(let answer) = open.removeValue(forKey: number) else { return }
             answer.resume(returning: .success(nil))
         case .released(let number, _, let status, _):

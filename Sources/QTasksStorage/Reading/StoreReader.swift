@@ -167,7 +167,7 @@ extension TaskFold {
 
     /// When a scheduled task is due; right in a fold of ``StoreReader`` alone.
     package func due(of entry: TaskEntry) -> Timestamp? {
-        entry.status == .scheduled && entry.due != 0 ? storedDue(of: entry).wall : nil
+        entry.status == .scheduled && entry.due != .none ? storedDue(of: entry).wall : nil
     }
 
     /// How many tasks of each queue and name are in each status; those without any are left out.

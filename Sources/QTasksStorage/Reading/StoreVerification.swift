@@ -228,7 +228,7 @@ extension TaskFold {
         var (mine, same) = (entry, theirs)
         same.worker = mine.worker
         same.lane = mine.lane
-        (mine.due, same.due) = (mine.due == 0 ? 0 : 1, same.due == 0 ? 0 : 1)
+        if mine.due != .none, same.due != .none { same.due = mine.due }
         let ignored: TaskEntry.Flags = [.watched, .expiring, .dueByWall, .standing]
         mine.flags.subtract(ignored)
         same.flags.subtract(ignored)
