@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
+import Glibc
 package import Logging
 import QTasksGlobalConfig
 import QTasksModel
@@ -127,15 +128,30 @@ package final class BrokerLoop {
     private func receiveClients() throws {
         for _ in 0..<Self.messagesPerTurn {
             guard try clients.receive(into: &frames) else { return }
-            guard frames.count == 2, !frames.overflowed else {
-                refuseFrames(clients)
+            let session = frames.routingID(at: 0)
+            guard !state.shallCut(session) else {
+                cutConnection()
                 continue
             }
-            let session = frames.routingID(at: 0)
+            guard frames.count == 2, !frames.overflowed else {
+                let refusal = Self.refusalOfFrames
+                let isMark = state.sends(refusal.count, to: session)
+                try send(refusal, to: session, isMark: isMark)
+                continue
+            }
             frames.withBytes(at: 1) { bytes in
                 state.clientMessage(bytes, from: session) { frames.keep(at: 1) }
             }
         }
+    }
+
+    /// Ends the connection that the received message came on: libzmq finds it gone, and drops what was
+    /// queued for it.
+    ///
+    /// The descriptor may be another connection's by now: that one would be made again, and what was
+    /// unanswered on it said again.
+    private func cutConnection() {
+        if let descriptor = frames.sourceDescriptor { shutdown(descriptor, Int32(SHUT_RDWR)) }
     }
 
     /// A worker may have died (`isDeathNear`): what it said before, such as which tasks it handed back,
@@ -144,7 +160,7 @@ package final class BrokerLoop {
         for _ in 0..<(isDeathNear ? 64 : 1) * Self.messagesPerTurn {
             guard try workers.receive(into: &frames) else { return }
             guard frames.count == 2, !frames.overflowed else {
-                refuseFrames(workers)
+                _ = try? workers.send(Self.refusalOfFrames, to: frames.routingID(at: 0))
                 continue
             }
             let session = frames.routingID(at: 0)
@@ -171,13 +187,9 @@ package final class BrokerLoop {
     }
 
     /// Everything beside the routing id is one frame; more are a peer's mistake.
-    private func refuseFrames(_ socket: borrowing Socket) {
-        guard frames.count > 0 else { return }
+    private static var refusalOfFrames: [UInt8] {
         let refusal = Refusal(.malformed, "a message of this protocol is one frame")
-        _ = try? socket.send(
-            ErrorMessage.encoded(refusal, number: 0),
-            to: frames.routingID(at: 0)
-        )
+        return ErrorMessage.encoded(refusal, number: 0)
     }
 
     /// Only what needs trust costs a system call.
@@ -209,7 +221,10 @@ package final class BrokerLoop {
             alarm.take()
             state.timer(now: .current)
         } else if token == ReturnedBytes.token {
-            for (session, bytes) in returns.takeAll() { state.clientTook(session, bytes) }
+            for (session, bytes, isMark) in returns.takeAll() {
+                if bytes > 0 { state.clientTook(session, bytes) }
+                if isMark { state.clientReadOn(session) }
+            }
         } else if let worker = watched.ended(token, poll) {
             state.workerDied(worker, wasSeen: true)
         }
@@ -243,11 +258,11 @@ package final class BrokerLoop {
             if outcome == .unreachable { state.workerUnreachable(session) }
         }
         for (session, message) in outbox.toClients {
-            try send(message, to: session)
+            try send(message, to: session, isMark: state.sends(message.count, to: session))
         }
         for reply in outbox.placed {
             let message = state.message(of: reply) { read($0, into: $1) }
-            if let message { try send(message, to: reply.session) }
+            if let message { try send(message, to: reply.session, isMark: false) }
         }
         for deed in outbox.deeds { carryOut(deed) }
         for (worker, pid) in outbox.toWeigh {
@@ -262,11 +277,12 @@ package final class BrokerLoop {
         }
     }
 
-    private func send(_ message: [UInt8], to session: Session) throws {
+    private func send(_ message: [UInt8], to session: Session, isMark: Bool) throws {
         var outcome: SendOutcome
-        if message.count >= BrokerState.largeMessageBytes {
-            let bytes = message.count
-            let frame = LentFrame(message) { [returns] in returns.put(session, bytes) }
+        let isLarge = message.count >= BrokerState.largeMessageBytes
+        if isLarge || isMark {
+            let bytes = isLarge ? message.count : 0
+            let frame = LentFrame(message) { [returns] in returns.put(session, bytes, isMark) }
             outcome = try clients.send(frame, to: session)
         } else {
             outcome = try clients.send(message, to: session)
@@ -333,25 +349,26 @@ package final class BrokerLoop {
     }
 }
 
-/// Large messages that libzmq is done with, from its threads to the loop.
+/// Large messages and marks that libzmq is done with, from its threads to the loop.
 private final class ReturnedBytes: Sendable {
     /// The doorbell in the poll set.
     static let token = UInt64.max / 2  // far above those of watched workers
 
     let doorbell: Doorbell
-    private let returned = Mutex<[(session: Session, bytes: Int)]>([])
+    /// `bytes`: 0 unless it is large.
+    private let returned = Mutex<[(session: Session, bytes: Int, isMark: Bool)]>([])
 
     init(doorbell: Doorbell) {
         self.doorbell = doorbell
     }
 
     /// Any thread.
-    func put(_ session: Session, _ bytes: Int) {
-        returned.withLock { $0.append((session, bytes)) }
+    func put(_ session: Session, _ bytes: Int, _ isMark: Bool) {
+        returned.withLock { $0.append((session, bytes, isMark)) }
         doorbell.ring()
     }
 
-    func takeAll() -> [(session: Session, bytes: Int)] {
+    func takeAll() -> [(session: Session, bytes: Int, isMark: Bool)] {
         doorbell.clear()
         return returned.withLock { returned in
             defer { returned = [] }

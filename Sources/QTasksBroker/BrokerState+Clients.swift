@@ -327,6 +327,16 @@ extension BrokerState {
         else {
             return refuse(session, number, Refusal(.overloaded, "a million reads are unanswered"))
         }
+        guard clients.unansweredReads[session, default: 0] <= 2 * Int(settings.windowTasks) else {
+            return refuse(
+                session,
+                number,
+                Refusal(
+                    .overloaded,
+                    "more than \(settings.windowTasks) reads of this connection are unanswered"
+                )
+            )
+        }
         let request = clients.begin(
             .records,
             session: session,

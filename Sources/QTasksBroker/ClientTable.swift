@@ -86,6 +86,7 @@ struct ClientTable {
 
     var reads: [UInt64: PendingRead] = [:]
     var large = LargeReplies()
+    var arrears = Arrears()
     var counts: [UInt64: (session: Session, number: UInt64, topic: String)] = [:]
     /// Who waits for the end of a compaction.
     var compactions: [UInt64: (session: Session, number: UInt64)] = [:]
@@ -101,6 +102,12 @@ struct ClientTable {
 
     /// Tasks that a session has added without an answer, so that one client can't fill memory.
     private(set) var unanswered: [Session: Int] = [:]
+
+    /// Records that a session has asked for without an answer, for the same reason.
+    private(set) var unansweredReads: [Session: Int] = [:]
+
+    /// Sessions whose connection is to be cut, until it is.
+    private var cutting: Set<Session> = []
 
     /// Waits by task.
     private var waits: [TaskID: [Wait]] = [:]
@@ -164,6 +171,7 @@ struct ClientTable {
             isAlone: count == 1
         )
         if command == .added { unanswered[session, default: 0] += count }
+        if command == .records { unansweredReads[session, default: 0] += count }
         if let reused = free.popLast() {
             requests[reused] = request
             return reused
@@ -208,7 +216,14 @@ struct ClientTable {
         guard var request = requests[number] else { return }
         requests[number] = nil
         RecordReply.write(id: id, state: state, record: record, to: &request.answer)
+        countRead(request.session)
         finishPart(of: request, number)
+    }
+
+    private mutating func countRead(_ session: Session) {
+        if let left = unansweredReads[session] {
+            unansweredReads[session] = left > 1 ? left - 1 : nil
+        }
     }
 
     private mutating func finishPart(of request: ClientRequest, _ number: RequestNumber) {
@@ -423,8 +438,29 @@ struct ClientTable {
         return taken
     }
 
+    /// The connection is about to go.
+    ///
+    /// - Returns: Whether that is news.
+    mutating func cut(_ session: Session) -> Bool {
+        guard cutting.insert(session).inserted else { return false }
+        forgetWaits(of: session)
+        return true
+    }
+
+    /// A mark of the session came back.
+    mutating func clientReadOn(_ session: Session) {
+        arrears.returned(session)
+        if !arrears.isOverdrawn(session) { cutting.remove(session) }
+    }
+
     /// The connection is gone: what it waited for, nobody hears.
     mutating func forgetSession(_ session: Session) {
+        arrears.forget(session)
+        cutting.remove(session)
+        forgetWaits(of: session)
+    }
+
+    private mutating func forgetWaits(of session: Session) {
         for reply in large.forget(session) {
             // the request comes to its end, unheard
             guard case .get = reply.target else { continue }
@@ -536,6 +572,7 @@ extension ClientTable {
         guard case .get(let number, _) = target, let request = requests[number] else { return }
         precondition(request.isAlone, "else its answer is put together here")
         requests[number] = nil
+        countRead(request.session)
         free.append(number)
     }
 }
