@@ -48,7 +48,9 @@ struct `The order of durability` {
         #expect(try bench.synced().count == 2)
     }
 
-    @Test mutating func `what was asked before an end tells of it no earlier than it may (P2)`() throws {
+    @Test mutating func `what was asked before an end tells of it no earlier than it may (P2)`()
+        throws
+    {
         let id = try bench.addedTask()
         bench.lease(id, first)
         bench.propose(.read(number: 7, id: id, isWhole: false))
