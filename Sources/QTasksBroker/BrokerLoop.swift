@@ -208,7 +208,8 @@ package final class BrokerLoop {
         case .local(let identity, let handle):
             watched.keep(handle, of: identity)
             return .local(pid: identity.pid)
-        case .remote, .gone: return .remote
+        case .remote: return .remote
+        case .gone: return .gone
         }
     }
 

@@ -92,8 +92,12 @@ extension BrokerState {
     private func worker(_ worker: WorkerEntry, to json: inout JSONText) {
         json.object { json in
             json.member("id", worker.id.description)
-            json.member("pid", Int(worker.process.pid))
-            json.member("parent", Int(worker.parentPid))
+            // a remote one's numbers are other processes' here
+            if !worker.isRemote {
+                json.member("pid", Int(worker.process.pid))
+                json.member("parent", Int(worker.parentPid))
+            }
+            json.member("remote", worker.isRemote)
             json.member("connected", worker.session != nil)
             json.member("leaving", worker.isLeaving)
             json.member("slots", worker.slots)

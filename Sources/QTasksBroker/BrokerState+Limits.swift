@@ -69,6 +69,10 @@ extension BrokerState {
             guard var limit = limits[lease], let worker = roster.number(of: limit.worker) else {
                 continue
             }
+            guard !roster[worker].isRemote else {
+                passOver(lease, of: worker)
+                continue
+            }
             // its end is our doing from here on
             roster[worker].wasEndedForLimit = true
             roster[worker].isLeaving = true

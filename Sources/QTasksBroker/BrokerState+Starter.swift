@@ -66,7 +66,7 @@ extension BrokerState {
     ///
     /// It knows which ones it has started, whatever language they speak.
     mutating func tellStarter(_ command: Command, of worker: Roster.Number) {
-        guard let starter else { return }
+        guard let starter, !roster[worker].isRemote else { return }
         let news = WorkerNews.encoded(command, pid: roster[worker].process.pid)
         outbox.toWorkers.append((starter, news))
     }

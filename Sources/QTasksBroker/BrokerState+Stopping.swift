@@ -59,6 +59,10 @@ extension BrokerState {
     private mutating func killHolders() {
         stopping = .killed
         for number in roster.all where !roster[number].leases.isEmpty {
+            guard !roster[number].isRemote else {
+                takeBack(number)
+                continue
+            }
             roster[number].wasKilledByUs = true
             outbox.deeds.append(.kill(roster[number].id))
             tellStarter(.killed, of: number)

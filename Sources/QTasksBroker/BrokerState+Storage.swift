@@ -179,7 +179,8 @@ extension BrokerState {
         }
     }
 
-    /// A worker of an earlier Broker: wait for its HELLO, however long, while its process lives (P5).
+    /// A worker of an earlier Broker: wait for its HELLO, however long, while its process lives (P5), or, where
+    /// that can't be seen, as long as a silence may be.
     private mutating func expect(_ worker: WorkerID, _ lease: Lease) {
         guard let process = storage.processes[worker] else {
             leases[lease]?.release = ReleaseState(
@@ -191,7 +192,11 @@ extension BrokerState {
         }
         let number = roster.add(WorkerEntry(id: worker, process: process))
         roster[number].leases.insert(lease)
-        outbox.deeds.append(.check(worker, process))
+        if process.isRemote {
+            heard(of: number)
+        } else {
+            outbox.deeds.append(.check(worker, process))
+        }
     }
 
     private mutating func snapshotEnded() {
@@ -199,6 +204,7 @@ extension BrokerState {
         storage.isOpening = false
         storage.processes = [:]
         restoreFormerLeases()
+        excuseSilence()
         for worker in roster.all {
             if roster[worker].sessionNumber > 0 {
                 roster[worker].kind = lanes.join(roster[worker].names)

@@ -11,6 +11,8 @@ package enum PeerProcess: Sendable, Equatable {
     case local(pid: Int32)
     /// Another host, or another pid namespace.
     case remote
+    /// It has ended.
+    case gone
 }
 
 extension BrokerState {
@@ -29,6 +31,7 @@ extension BrokerState {
         var reader = WireReader(bytes)
         do {
             let header = try MessageHeader.read(from: &reader)
+            heard(from: session)
             try serveWorker(header, &reader, session, peer)
         } catch {
             notice(
@@ -84,6 +87,7 @@ extension BrokerState {
                 if message.isUnreadable { countUnreadable(worker) }
             }
         case .running: running(try RunningAttempt.read(from: &reader), from: session)
+        case .heartbeat: break  // it was heard
         case .goodbye:
             guard let worker = roster.number(of: session) else { return }
             saidGoodbye(worker)
@@ -106,7 +110,7 @@ extension BrokerState {
     // MARK: HELLO
 
     private mutating func hello(
-        _ hello: Hello,
+        _ told: Hello,
         answering greeting: UInt64,
         _ session: Session,
         _ peer: PeerProcess
@@ -116,16 +120,17 @@ extension BrokerState {
             if !waitingWorkers.contains(session) { greetWorker(session) }
             return
         }
-        guard peer == .local(pid: hello.process.pid) else {
+        guard peer != .gone else { return }
+        guard let hello = located(told, peer) else {
             notice(
                 "refused",
-                "a worker whose process can't be watched from here (another pid namespace?)",
-                [("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)")],
+                "a worker whose process can't be watched from here, and that sends no heartbeats",
+                [("worker", "\(told.worker)"), ("pid", "\(told.process.pid)")],
                 isWarning: true
             )
             let refusal = Refusal(
                 .unknownCommand,
-                "workers must run on this host, in this pid namespace"
+                "a worker on another host or in another pid namespace must send heartbeats"
             )
             outbox.toWorkers.append((session, ErrorMessage.encoded(refusal, number: 0)))
             return
@@ -143,17 +148,25 @@ extension BrokerState {
         // what this turn was to send on the older session is lost with it, as far as HELLO doesn't list it
         parcels[worker] = nil
         let wasReader = roster[worker].readsStore
+        let wasWatched = known != nil && !roster[worker].isRemote
         describe(worker, hello)
-        if known == nil { outbox.deeds.append(.check(hello.worker, hello.process)) }
+        heard(of: worker)
+        if hello.process.isRemote {
+            if wasWatched { outbox.deeds.append(.forget(hello.worker)) }
+        } else if !wasWatched {
+            outbox.deeds.append(.check(hello.worker, hello.process))
+        }
         propose(.worker(id: hello.worker, process: hello.process))
         if hello.readsStore || wasReader { propose(.reader(id: hello.worker, hello.readsStore)) }
         reconcile(worker, hello, session)
+        if hello.process.isRemote { tellHeartbeat(to: session) }
         tellStarter(.joined, of: worker)
         notice(
             "worker joined",
             "a worker is ready",
             [
-                ("worker", "\(hello.worker)"), ("pid", "\(hello.process.pid)"),
+                ("worker", "\(hello.worker)"),
+                ("pid", hello.process.isRemote ? "remote" : "\(hello.process.pid)"),
                 ("slots", "\(hello.slots)"),
             ]
         )
@@ -188,8 +201,9 @@ extension BrokerState {
         roster[worker].unwrittenResults = []
         for holding in hello.running {
             listed.insert(holding.lease)
+            // one that was given up for its silence may come back before Storage has released what it held
             let isKnown = leases[holding.lease].map {
-                $0.worker == hello.worker && $0.id == holding.id
+                $0.worker == hello.worker && $0.id == holding.id && $0.release?.cause != .silence
             }
             answer.integer(holding.lease.rawValue)
             let verdict: ReconcileVerdict = isKnown == true ? .keep : .abandon

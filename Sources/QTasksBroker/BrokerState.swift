@@ -18,6 +18,13 @@ package struct BrokerState {
         package var parentPid: Int32
         package var home: String
 
+        /// How often a worker says that it lives whose process can't be watched.
+        package var heartbeatNanoseconds: UInt64 = 2_000_000_000
+
+        /// After how long a silence such a worker's tasks go to others; several heartbeats, since a busy
+        /// host delays them.
+        package var silenceNanoseconds: UInt64 = 10_000_000_000
+
         /// Tasks that one session may have unanswered.
         package var windowTasks: UInt32 = 10_000
 
@@ -75,6 +82,8 @@ package struct BrokerState {
     /// Leases that workers hold and shall let go of, of this turn.
     var revoked: [Roster.Number: [Lease]] = [:]
     var limits = HardLimits()
+    /// When to look for silent workers, never later than the first moment; `nil` while none is remote (P8).
+    var silenceAt: UInt64?
     var suspectHolder: Roster.Number?
     var starter: Session?
     var starterView = StarterView()
@@ -117,7 +126,7 @@ package struct BrokerState {
     package var nextDeadline: UInt64? {
         [
             scheduled.min?.due.rawValue, clients.nextDeadline, stopping.deadline, limits.next,
-            lanes.nextAlarm,
+            lanes.nextAlarm, storage.isUp ? silenceAt : nil,
         ]
         .compactMap { $0 }.min()
     }
@@ -132,6 +141,7 @@ package struct BrokerState {
         queueDue()
         lanes.ring()
         endOverdue()
+        endSilences()
         for wait in clients.takeOverdueWaits(now: now.monotonic) { answerOverdue(wait) }
         drainTimer()
         dispatchWaiting()
@@ -212,6 +222,8 @@ struct LeaseEntry {
     var worker: WorkerID
     /// The worker's session it was proposed for.
     var sessionNumber: UInt32
+    /// In its place where that is over with the worker, as far as can be told.
+    static let noSession = UInt32.max
     /// It was sent, or the worker said that it holds it.
     var isHeld = false
     /// A release is proposed and not answered yet.

@@ -74,6 +74,12 @@ struct WorkerEntry {
     /// We killed it: nothing that it ran is to blame.
     var wasKilledByUs = false
 
+    /// When to doubt that it lives; counts where it is remote.
+    var silentAt: UInt64 = 0
+
+    /// Nothing was heard of it for so long that the next look gives it up.
+    var isDoubted = false
+
     /// It was ended because an attempt went on for too long.
     var wasEndedForLimit = false
 
@@ -82,6 +88,9 @@ struct WorkerEntry {
         guard session != nil, !isLeaving, window > sent else { return 0 }
         return Int(clamping: window - sent) - reserved
     }
+
+    /// Its process can't be watched, asked to end or killed.
+    var isRemote: Bool { process.isRemote }
 
     var isEmpty: Bool { leases.isEmpty && reserved == 0 && lingering.isEmpty }
 

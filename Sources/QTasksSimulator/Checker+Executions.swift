@@ -33,29 +33,36 @@ extension Checker {
                 attempt: delivery.attempt
             )
         )
-        let isRevoked = changes.revoked.contains(delivery.lease)
-        if !isRevoked { check(delivery, worker) }
         if executions[delivery.lease] != nil {
             fail("P5: \(name(id)) is executed twice under \(delivery.lease)")
         }
+        if !isTakenAway(delivery.lease) { check(delivery, worker) }
+        executions[delivery.lease] = Execution(holding: delivery.holding, worker: worker)
+        return world.scenario.step(of: delivery)
+    }
+
+    /// Its worker may not have heard yet that the task is cancelled, by an operator who may have it run anew, or
+    /// that it is another's by now: it was stalled for long.
+    private func isTakenAway(_ lease: Lease) -> Bool {
+        changes.revoked.contains(lease) || passedOver.contains(lease)
+    }
+
+    /// Its turn it is, by the log, and nobody else's.
+    private func check(_ delivery: TaskDelivery, _ worker: SimulatedWorker) {
+        let id = delivery.id
+        checkLease(delivery, worker)
         for execution in executions.values where execution.holding.id == id && execution.isRunning {
-            // an operator may have it run anew before its worker has heard that it is cancelled
-            let mayRun = isRevoked || changes.revoked.contains(execution.holding.lease)
-            if !execution.isCancelled, !mayRun {
+            if !execution.isCancelled, !isTakenAway(execution.holding.lease) {
                 fail(
                     "P5: \(name(id)) starts on \(worker.name) under \(delivery.lease) while it "
                         + "runs on \(execution.worker.name) under \(execution.holding.lease)"
                 )
             }
         }
-        if !isRevoked {
-            if let last = attempts[id], delivery.attempt <= last {
-                fail("P2: \(name(id)) begins attempt \(delivery.attempt) after attempt \(last)")
-            }
-            attempts[id] = delivery.attempt
+        if let last = attempts[id], delivery.attempt <= last {
+            fail("P2: \(name(id)) begins attempt \(delivery.attempt) after attempt \(last)")
         }
-        executions[delivery.lease] = Execution(holding: delivery.holding, worker: worker)
-        return world.scenario.step(of: delivery)
+        attempts[id] = delivery.attempt
     }
 
     private func isLimited(_ id: TaskID) -> Bool {
@@ -73,7 +80,7 @@ extension Checker {
         }
     }
 
-    private func check(_ delivery: TaskDelivery, _ worker: SimulatedWorker) {
+    private func checkLease(_ delivery: TaskDelivery, _ worker: SimulatedWorker) {
         guard let task = ledger.tasks[delivery.id] else {
             return fail("\(name(delivery.id)) is executed and isn't in the log")
         }
@@ -140,9 +147,19 @@ extension Checker {
             if let execution, execution.worker.isAlive, !execution.isCancelled {
                 fail("P5: \(what), but \(execution.worker.name) has begun to run it")
             }
+        case .silence:
+            if let execution, execution.worker.isAlive, !execution.worker.isRemote {
+                fail("P5: \(what) while \(execution.worker.name), which is watched, lives")
+            }
+            passedOver.insert(lease)
+            statistics.silences += 1
+            if execution?.worker.isAlive == true { statistics.falseSilences += 1 }
         case .drain:
             if !world.hasBeenStopped { fail("\(what) and nobody drains") }
-            if let execution, execution.worker.isAlive, execution.isRunning {
+            if execution?.worker.isRemote == true { passedOver.insert(lease) }
+            if let execution, execution.worker.isAlive, execution.isRunning,
+                !execution.worker.isRemote
+            {
                 fail("P5: \(what), but \(execution.worker.name) still runs it")
             }
         case .unreadable: fail("\(what): a cause that no record has")
@@ -193,8 +210,10 @@ extension Checker {
         switch entry.outcome {
         case .error(let failure) where failure.type == TaskFailure.timeLimitType,
             .retry(let failure, _, _) where failure.type == TaskFailure.timeLimitType:
-            // by its worker's word, or by the Broker's, which then ended that worker
-            if !execution.isCancelled, execution.worker.isAlive || !isLimited(entry.id) {
+            // by its worker's word, or by the Broker's, which then ended that worker if it could
+            let wasOurs = !execution.worker.isAlive || execution.worker.isRemote
+            if execution.worker.isRemote { passedOver.insert(entry.lease) }
+            if !execution.isCancelled, !wasOurs || !isLimited(entry.id) {
                 fail("\(name(entry.id)) had no time limit to run past")
             }
         default:

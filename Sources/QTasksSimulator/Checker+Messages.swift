@@ -198,6 +198,8 @@ extension Checker {
             switch header.command {
             case .hello:
                 windows[connection.number] = [try Hello(from: &reader).window]
+                // by the same connection once more, from one that was given up and lives
+                sent[connection.number] = 0
             case .credit:
                 let window = try CreditMessage.read(from: &reader)
                 windows[connection.number, default: []].append(window)

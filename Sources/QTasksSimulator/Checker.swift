@@ -42,6 +42,8 @@ final class Checker {
 
     /// Leases that ran beside others in a process that died.
     var sharedDeaths: Set<Lease> = []
+    /// Leases of remote workers that were given to others over their heads.
+    var passedOver: Set<Lease> = []
 
     /// Tasks whose add was acknowledged, and that add's sequence.
     var acknowledged: [TaskID: UInt64] = [:]

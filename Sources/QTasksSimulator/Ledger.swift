@@ -342,7 +342,7 @@ struct Ledger {
         }
         switch release.cause {
         case .death, .goneBefore: task.deathsOf[task.lease] = false
-        case .notHeld, .handedBack, .drain, .unreadable, .neighbour: break
+        case .notHeld, .handedBack, .drain, .unreadable, .neighbour, .silence: break
         }
         task.placement.isSuspect = task.placement.isSuspect || release.isSuspect
         task.status = release.status

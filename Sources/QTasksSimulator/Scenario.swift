@@ -14,6 +14,8 @@ struct Scenario {
         var slots: Int
         /// It can open the store, and is told of large arguments by their place.
         var readsStore: Bool
+        /// The kernel can't show it to the Broker.
+        var isRemote: Bool
     }
 
     /// What one execution of a handler comes to.
@@ -219,7 +221,10 @@ struct Scenario {
             let slots = random.between(1...4)
             // from the seed, so that everything else stays as it was
             let readsStore = placedBytesMin < .max && (seed >> 1 + UInt64(number)) % 4 != 0
-            workers.append(Worker(names: names, slots: slots, readsStore: readsStore))
+            let isRemote = (seed >> 3 + UInt64(number)) % 8 == 0
+            workers.append(
+                Worker(names: names, slots: slots, readsStore: readsStore, isRemote: isRemote)
+            )
         }
     }
 

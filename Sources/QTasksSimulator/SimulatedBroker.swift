@@ -36,6 +36,9 @@ final class SimulatedBroker: SimulatedProcess {
             parentPid: starter.pid,
             home: "/simulated"
         )
+        // so that a worker that was only stalled is given up, too
+        settings.heartbeatNanoseconds = 200 * .millisecond
+        settings.silenceNanoseconds = 1000 * .millisecond
         settings.lentBytesMin = world.scenario.placedBytesMin
         state = BrokerState(settings: settings)
         super.init(world, ProcessName(role: .broker, life: life))
@@ -127,7 +130,10 @@ final class SimulatedBroker: SimulatedProcess {
     private func lookUpPeer(_ connection: Connection) -> PeerProcess {
         guard !connection.isBroken || world.random.chance(50) else { return .remote }
         let owner = connection.socket.owner
-        if let worker = owner as? SimulatedWorker { strangers[owner.pid] = worker }
+        if let worker = owner as? SimulatedWorker {
+            guard !worker.isRemote else { return .remote }
+            strangers[owner.pid] = worker
+        }
         return .local(pid: owner.pid)
     }
 

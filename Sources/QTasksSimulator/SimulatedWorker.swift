@@ -12,6 +12,8 @@ final class SimulatedWorker: SimulatedProcess {
     let id: WorkerID
     let process: WorkerProcess
     let names: [String]
+    /// The kernel can't show it to the Broker: heartbeats must do.
+    let isRemote: Bool
     private var state: WorkerState
     private var effects = WorkerEffects()
     private var broker: ConnectingSocket?
@@ -41,6 +43,7 @@ final class SimulatedWorker: SimulatedProcess {
         self.starter = starter
         id = WorkerID(high: world.random.next(), low: world.random.next())
         names = plan.names
+        isRemote = plan.isRemote && !world.isCalm
         let pid = world.nextPid
         process = WorkerProcess(pid: pid, startTime: UInt64(pid), bootID: world.bootID)
         state = WorkerState(

@@ -37,6 +37,9 @@ package enum Simulation {
         package internal(set) var restarts = 0
         package internal(set) var releases = 0
         package internal(set) var staleResults = 0
+        /// Leases of remote workers that were given up for their silence, and those of them whose workers lived.
+        package internal(set) var silences = 0
+        package internal(set) var falseSilences = 0
         package internal(set) var openings = 0
         /// Openings that began with a checkpoint, and those of a log whose oldest segments were gone.
         package internal(set) var checkpoints = 0
@@ -74,6 +77,8 @@ package enum Simulation {
             left.restarts += right.restarts
             left.releases += right.releases
             left.staleResults += right.staleResults
+            left.silences += right.silences
+            left.falseSilences += right.falseSilences
             left.openings += right.openings
             left.checkpoints += right.checkpoints
             left.compacted += right.compacted

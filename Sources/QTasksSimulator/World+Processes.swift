@@ -91,6 +91,15 @@ extension World {
         return worker
     }
 
+    /// From here on all workers can be watched: heartbeats would never let the world come to rest, and a task
+    /// that ends its process does so for ever where no death is counted.
+    func endRemoteWorkers() {
+        for case let worker? in workers where worker.isAlive && worker.isRemote {
+            count(.killWorker)
+            worker.end("kill -9")
+        }
+    }
+
     func workerEnded(_ worker: SimulatedWorker) {
         after(pidfdDelay()) { [self] in broker?.workerEnded(worker) }
         after(pidfdDelay()) { worker.starter?.childEnded(worker) }

@@ -229,7 +229,10 @@ final class World {
         for setting in scenario.settings { at(setting.at) { [self] in take(setting) } }
         for step in scenario.steps { at(step.at) { [self] in take(step) } }
         for fault in scenario.faults { at(fault.at) { [self] in commit(fault) } }
-        at(scenario.calmAt) { [self] in mendDisk() }
+        at(scenario.calmAt) { [self] in
+            mendDisk()
+            endRemoteWorkers()
+        }
         if checker.knowsMoments {
             at(scenario.calmAt + Checker.momentsPause) { [self] in checker.checkMoments() }
         }

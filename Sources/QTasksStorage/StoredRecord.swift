@@ -331,7 +331,7 @@ package struct StoredStale {
 
 /// `WORKER`: at (8), worker ID (16), process (28).
 package struct StoredWorker {
-    /// Time (8), worker (16), pid (4), start time (8), boot (16).
+    /// Time (8), worker (16), pid (4; 0: it can't be watched), start time (8), boot (16).
     static let byteCount = 52
 
     package var at: Timestamp

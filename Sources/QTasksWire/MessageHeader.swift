@@ -38,6 +38,7 @@ package enum Command: UInt8, Sendable {
     case handBack = 0x23
     case goodbye = 0x24
     case running = 0x25
+    case heartbeat = 0x26
 
     // Broker to worker.
     case reconciled = 0x31
@@ -45,6 +46,7 @@ package enum Command: UInt8, Sendable {
     case notice = 0x33
     case softCancel = 0x34
     case retire = 0x35
+    case watched = 0x36
 
     // Worker to Storage, by PUSH.
     case results = 0x41

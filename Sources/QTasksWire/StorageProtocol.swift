@@ -22,6 +22,9 @@ package enum ReleaseCause: UInt8, Sendable {
     case unreadable = 6
     /// The worker was ended because another task in it, or one that was cancelled, went on for too long.
     case neighbour = 7
+    /// The worker's process can't be watched, and nothing has been heard of it: a guess. It may still
+    /// run the task; its result will be refused.
+    case silence = 8
 }
 
 /// One item of `PROPOSE`: a kind (1 byte), then the case's fields.

@@ -46,6 +46,7 @@ extension WireReader {
 
 /// Which process a worker is, so that another life of its pid isn't taken for it.
 package struct WorkerProcess: Hashable, Sendable {
+    /// 0 in what the Broker and the log say of one that can't be watched, see ``isRemote``.
     package var pid: Int32
     /// In clock ticks since boot (`/proc/PID/stat`, field 22).
     package var startTime: UInt64
@@ -56,6 +57,14 @@ package struct WorkerProcess: Hashable, Sendable {
         self.pid = pid
         self.startTime = startTime
         self.bootID = bootID
+    }
+
+    /// It is on another host or in another pid namespace: only heartbeats tell that it lives.
+    package var isRemote: Bool { pid == 0 }
+
+    /// The same without its pid, which would be another process's here.
+    package var asRemote: WorkerProcess {
+        WorkerProcess(pid: 0, startTime: startTime, bootID: bootID)
     }
 
     package func write(to writer: inout WireWriter) {
@@ -78,7 +87,8 @@ package struct WorkerProcess: Hashable, Sendable {
 ///
 /// worker ID (16), process (28), parent's pid (4), slots (4), window (8), names (count 2, then each
 /// behind its count of bytes, 1), running and done (holdings), then, from those who have something to
-/// say there, flags (1: bit 0 it reads the store, bit 1 it sends `RUNNING`).
+/// say there, flags (1: bit 0 it reads the store, bit 1 it sends `RUNNING`, bit 2 it sends `HEARTBEAT`
+/// where it is told to).
 package struct Hello: Sendable, Equatable {
     package var worker: WorkerID
     package var process: WorkerProcess
@@ -97,6 +107,8 @@ package struct Hello: Sendable, Equatable {
     package var readsStore: Bool
     /// It says when limited attempts begin, and when they have returned, see ``RunningAttempt``.
     package var reportsRunning: Bool
+    /// It says that it lives as often as it is told to, see ``WatchedMessage``.
+    package var sendsHeartbeats: Bool
 
     package init(
         worker: WorkerID,
@@ -108,7 +120,8 @@ package struct Hello: Sendable, Equatable {
         running: [Holding],
         done: [Holding],
         readsStore: Bool = false,
-        reportsRunning: Bool = false
+        reportsRunning: Bool = false,
+        sendsHeartbeats: Bool = false
     ) {
         self.worker = worker
         self.process = process
@@ -120,6 +133,7 @@ package struct Hello: Sendable, Equatable {
         self.done = done
         self.readsStore = readsStore
         self.reportsRunning = reportsRunning
+        self.sendsHeartbeats = sendsHeartbeats
     }
 
     package func encoded(number: UInt64 = 0) -> [UInt8] {
@@ -136,7 +150,8 @@ package struct Hello: Sendable, Equatable {
         }
         writer.holdings(running)
         writer.holdings(done)
-        let flags: UInt8 = (readsStore ? 1 : 0) | (reportsRunning ? 2 : 0)
+        let flags: UInt8 =
+            (readsStore ? 1 : 0) | (reportsRunning ? 2 : 0) | (sendsHeartbeats ? 4 : 0)
         if flags != 0 { writer.u8(flags) }
         return writer.bytes
     }
@@ -158,6 +173,35 @@ package struct Hello: Sendable, Equatable {
         let flags = reader.isAtEnd ? 0 : try reader.u8("flags")
         readsStore = flags & 1 != 0
         reportsRunning = flags & 2 != 0
+        sendsHeartbeats = flags & 4 != 0
+    }
+}
+
+/// `WATCHED`: how the Broker knows that the worker lives: milliseconds between heartbeats (4), and
+/// milliseconds of silence after which its tasks are given to others (4).
+///
+/// It follows `RECONCILED` in a session whose worker can't be watched through the kernel, and holds
+/// for that session. A worker that isn't told sends no heartbeats.
+package struct WatchedMessage: Sendable, Equatable {
+    package var intervalMilliseconds: UInt32
+    package var silenceMilliseconds: UInt32
+
+    package init(intervalMilliseconds: UInt32, silenceMilliseconds: UInt32) {
+        self.intervalMilliseconds = intervalMilliseconds
+        self.silenceMilliseconds = silenceMilliseconds
+    }
+
+    package func encoded() -> [UInt8] {
+        var writer = WireWriter(.watched)
+        writer.integer(intervalMilliseconds)
+        writer.integer(silenceMilliseconds)
+        return writer.bytes
+    }
+
+    package init(from reader: inout WireReader) throws(WireError) {
+        intervalMilliseconds = try reader.integer("interval")
+        silenceMilliseconds = try reader.integer("silence")
+        guard intervalMilliseconds > 0 else { throw .invalid(field: "interval") }
     }
 }
 

@@ -69,6 +69,7 @@ extension WorkerState {
         startQueued(now: now, into: &effects.starts)
         watchStall(now: now.monotonic)
         speak(into: &effects.toBroker)
+        if heartbeat != nil { beat(now: now.monotonic, into: &effects.toBroker) }
         if resendsAll { resendAll(now: now.monotonic) }
         packer.move(to: &effects.toStorage, ids: &effects.saved)
         swap(&effects.cancels, &cancels)
@@ -121,6 +122,16 @@ extension WorkerState {
         }
     }
 
+    /// Whatever else is said tells as well that we live.
+    private mutating func beat(now: UInt64, into messages: inout [[UInt8]]) {
+        guard let due = heartbeat else { return }
+        if messages.isEmpty {
+            guard due.dueAt <= now else { return }
+            messages.append(WireWriter(.heartbeat).bytes)
+        }
+        heartbeat?.dueAt = now + due.interval
+    }
+
     private mutating func hello() -> [UInt8] {
         announced = received + UInt64(room)
         let running = held.values.lazy.filter { $0.phase != .over }.map(\.delivery.holding)
@@ -134,7 +145,8 @@ extension WorkerState {
             running: Array(running),
             done: outbox.holdings,
             readsStore: readsStore,
-            reportsRunning: true
+            reportsRunning: true,
+            sendsHeartbeats: true
         ).encoded(number: greeting)
     }
 

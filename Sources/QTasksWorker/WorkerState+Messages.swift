@@ -25,6 +25,11 @@ extension WorkerState {
             _ = try reader.integer("incarnation", as: UInt32.self)
             resendsAll = true
         case .retire: leave()
+        case .watched:
+            let watched = try WatchedMessage(from: &reader)
+            guard session == .greeted || session == .open else { return }
+            let interval = UInt64(watched.intervalMilliseconds) * 1_000_000
+            heartbeat = Heartbeat(interval: interval, dueAt: now.monotonic + interval)
         case .error: note(.refusedByBroker(try ErrorMessage.read(from: &reader)))
         default: throw .invalid(field: "command")
         }
@@ -36,6 +41,7 @@ extension WorkerState {
         received = 0
         announced = 0
         hasSaidGoodbye = false
+        heartbeat = nil
         resultBytesMax = Int(welcome.maxPayload)
         // HELLO doesn't list them, which says the same.
         handBacks.removeAll(keepingCapacity: true)

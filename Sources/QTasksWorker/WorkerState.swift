@@ -71,6 +71,13 @@ package struct WorkerState: Sendable {
         var deadline: UInt64?
     }
 
+    /// When the Broker is to hear of us next.
+    struct Heartbeat: Sendable {
+        /// In nanoseconds.
+        var interval: UInt64
+        var dueAt: UInt64
+    }
+
     /// How long the local queue may stand still before its tasks are given to others, in
     /// nanoseconds.
     static let stallNanoseconds: UInt64 = 100_000_000
@@ -92,6 +99,8 @@ package struct WorkerState: Sendable {
     var resultBytesMax = Int.max
     /// The store is there to be read, as HELLO says.
     var readsStore = false
+    /// The Broker can't watch our process: it is to hear of us that often.
+    var heartbeat: Heartbeat?
 
     // Of the tasks held. `occupied` counts slots, `over` those of them whose task is over.
     var held: [Lease: Held] = [:]
@@ -150,6 +159,7 @@ package struct WorkerState: Sendable {
         if let due = outbox.dueAt { next = due }
         if let limitAt { next = min(next, limitAt) }
         if let stallAt { next = min(next, stallAt) }
+        if let heartbeat { next = min(next, heartbeat.dueAt) }
         return next == .max ? nil : next
     }
 

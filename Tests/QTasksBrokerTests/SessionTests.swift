@@ -331,7 +331,7 @@ struct `Sessions and deaths` {
         #expect(!bench.broker.stopping.isUnderWay)
     }
 
-    @Test func `a worker that the kernel can't show is refused`() throws {
+    @Test func `a worker that can't be watched and sends no heartbeats is refused`() throws {
         var bench = try BrokerBench()
         let hello = Hello(
             worker: WorkerID(),

@@ -329,7 +329,7 @@ struct `A release` {
         #expect(try bench.status(id) == .dead)
     }
 
-    @Test(arguments: [ReleaseCause.notHeld, .handedBack, .drain, .goneBefore])
+    @Test(arguments: [ReleaseCause.notHeld, .handedBack, .drain, .goneBefore, .silence])
     mutating func `that is no death counts for none (P4)`(cause: ReleaseCause) throws {
         let id = try bench.runningTask(first)
         bench.release(id, first, cause, counts: true)

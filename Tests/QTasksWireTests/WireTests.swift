@@ -222,7 +222,8 @@ struct `Messages` {
             window: 12,
             names: ["a", "größe"],
             running: [Holding(id: TaskID(), lease: Lease(rawValue: 1))],
-            done: [Holding(id: TaskID(), lease: Lease(rawValue: 2))]
+            done: [Holding(id: TaskID(), lease: Lease(rawValue: 2))],
+            sendsHeartbeats: true
         )
         try hello.encoded().withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws in
             var reader = WireReader(bytes)

@@ -39,6 +39,7 @@ struct Bench {
         case handBack([Holding])
         case unreadable([Holding])
         case goodbye
+        case heartbeat
     }
 
     static let plain = [handler("work")]
@@ -204,7 +205,7 @@ struct Bench {
             switch said {
             case .hello(let hello): windows = [hello.window]
             case .credit(let window): windows.append(window)
-            case .handBack, .unreadable, .running, .goodbye: break
+            case .handBack, .unreadable, .running, .goodbye, .heartbeat: break
             }
         }
         return windows
@@ -264,6 +265,7 @@ struct Bench {
                     ? .unreadable(message.holdings) : .handBack(message.holdings)
             case .running: return .running(try RunningAttempt.read(from: &reader))
             case .goodbye: return .goodbye
+            case .heartbeat: return .heartbeat
             default: throw WireError.invalid(field: "command")
             }
         }

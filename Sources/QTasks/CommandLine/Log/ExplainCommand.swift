@@ -213,6 +213,7 @@ private struct HistoryText {
             case .handedBack: "its worker handed it back"
             case .drain: "the system was stopping"
             case .goneBefore: "its worker was gone"
+            case .silence: "nothing was heard of its worker, whose process can't be watched"
             case .neighbour: "its worker was ended for another task that went on too long"
             case .unreadable: "its worker could not read its arguments in the store"
             }
@@ -249,7 +250,10 @@ private struct HistoryText {
 
     private func name(_ worker: WorkerID) -> String {
         guard let process = history.workers[worker] else { return "worker \(worker)" }
-        return "worker \(worker) (pid \(process.pid), boot \(process.bootID))"
+        let place =
+            process.isRemote
+            ? "on another host or in another pid namespace" : "pid \(process.pid)"
+        return "worker \(worker) (\(place), boot \(process.bootID))"
     }
 
     private static func text(_ nanoseconds: Int64) -> String {
@@ -401,7 +405,11 @@ private struct HistoryText {
     private func add(_ worker: WorkerID, to json: inout JSONText) {
         json.member("worker", worker.description)
         guard let process = history.workers[worker] else { return }
-        json.member("pid", Int(process.pid))
+        if process.isRemote {
+            json.member("remote", true)
+        } else {
+            json.member("pid", Int(process.pid))
+        }
         json.member("boot", process.bootID.description)
     }
 }
