@@ -239,12 +239,19 @@ extension BrokerState {
         checkDrained()
     }
 
-    /// Leases that ended while Storage was away, as far as the log knows: their workers will hear of
-    /// it when they send the result again.
+    /// Leases that ended while Storage was away, as far as the log knows: a cancel whose word was lost, say.
+    ///
+    /// A worker that may run one is told to let go, and isn't alone with another task until it has. Who has
+    /// the result hears when he sends it again.
     private mutating func restoreFormerLeases() {
         for (lease, entry) in storage.former {
             guard let number = roster.number(of: entry.worker) else { continue }
             roster[number].leases.remove(lease)
+            guard entry.isHeld, roster[number].session != nil,
+                !roster[number].unwrittenResults.contains(lease)
+            else { continue }
+            revoked[number, default: []].append(lease)
+            limit(revoked: lease, of: number)
         }
         storage.former = [:]
     }

@@ -184,7 +184,7 @@ struct `Changing tasks` {
 
 extension BrokerBench {
     /// The leases that workers shall let go of, since the last look.
-    fileprivate mutating func takeAbandoned() throws -> [Lease] {
+    mutating func takeAbandoned() throws -> [Lease] {
         var leases: [Lease] = []
         for (_, message) in toWorkers {
             try message.withUnsafeBytes { bytes in

@@ -315,6 +315,27 @@ struct `Sessions and deaths` {
         return codes
     }
 
+    @Test func `what ended while Storage was away is taken from the worker that may run it (P4)`()
+        throws
+    {
+        var bench = try BrokerBench()
+        let worker = bench.join(session: one)
+        try bench.add()
+        let kept = try bench.add()
+        try bench.grantAll()
+        let leases = try bench.takeTasks().map(\.lease)
+        bench.toWorkers = []
+        let running = BrokerBench.Stored(id: kept, sequence: 2)
+        try bench.open(
+            incarnation: 2,
+            [
+                .worker(id: worker, process: BrokerBench.process),
+                .running(running, lease: leases[1], worker: worker),
+            ]
+        )
+        #expect(try bench.takeAbandoned() == [leases[0]])
+    }
+
     @Test func `workers hear of a Storage that came back`() throws {
         var bench = try BrokerBench()
         bench.join(session: one)
