@@ -22,6 +22,7 @@ extension BrokerState {
             storage.durable = try reader.integer("durable")
             while !reader.isAtEnd { try apply(try Verdict(from: &reader)) }
             clients.durable(upTo: storage.durable)
+            revokeEnded()
             for id in clients.takeNewlyAwaited() { propose(.watch(id: id)) }
         case .globalConfigStarted:
             storage.globalConfigPid = try reader.integer("pid")
@@ -104,7 +105,10 @@ extension BrokerState {
         // a lease that was never sent is Storage's alone to know; the snapshot tells
         let known = leases.filter { $0.value.isHeld || $0.value.release != nil }
         // beside what an opening that didn't come to its end has not named yet
+        storage.former.merge(storage.ended) { older, _ in older }
         storage.former.merge(known) { _, newer in newer }
+        storage.ended = [:]
+        storage.endedUpTo = opened.lastSequence
         leases = [:]
         storageLeases = [:]
         lanes.removeAll(knowsPast: opened.incarnation == 1 && leases.isEmpty)
@@ -150,6 +154,9 @@ extension BrokerState {
         let lane = lane(of: placement)
         lanes.beginLease(in: lane, isStart: false)
         let former = storage.former.removeValue(forKey: lease)
+        if former != nil, let number = roster.number(of: worker) {
+            roster[number].lingering.remove(lease)
+        }
         leases[lease] = LeaseEntry(
             task: QueuedTask(placement),
             id: id,
@@ -241,19 +248,33 @@ extension BrokerState {
 
     /// Leases that ended while Storage was away, as far as the log knows: a cancel whose word was lost, say.
     ///
-    /// A worker that may run one is told to let go, and isn't alone with another task until it has. Who has
-    /// the result hears when he sends it again.
+    /// A worker that may run one isn't alone with another task until it has let go, which it is told once
+    /// the end is durable: else a Storage that has lost it would find nobody who holds the lease.
     private mutating func restoreFormerLeases() {
         for (lease, entry) in storage.former {
             guard let number = roster.number(of: entry.worker) else { continue }
             roster[number].leases.remove(lease)
-            guard entry.isHeld, roster[number].session != nil,
+            guard entry.isHeld, roster[number].reportsRunning,
                 !roster[number].unwrittenResults.contains(lease)
+            else { continue }
+            roster[number].lingering.insert(lease)
+            storage.ended[lease] = entry
+        }
+        storage.former = [:]
+    }
+
+    /// Workers let go of what had ended by this Storage's snapshot, once that is durable.
+    private mutating func revokeEnded() {
+        guard !storage.ended.isEmpty, storage.isUp, storage.durable >= storage.endedUpTo
+        else { return }
+        for (lease, entry) in storage.ended {
+            guard let number = roster.number(of: entry.worker), roster[number].session != nil,
+                roster[number].lingering.contains(lease)
             else { continue }
             revoked[number, default: []].append(lease)
             limit(revoked: lease, of: number)
         }
-        storage.former = [:]
+        storage.ended = [:]
     }
 
     private mutating func proposeAgain() {

@@ -210,6 +210,10 @@ struct StorageView {
     var processes: [WorkerID: WorkerProcess] = [:]
     /// Leases that ran before Storage came back and that the snapshot hasn't named yet.
     var former: [Lease: LeaseEntry] = [:]
+    /// Those that it didn't name: they have ended, once what it knew at its end is durable.
+    var ended: [Lease: LeaseEntry] = [:]
+    /// The newest record that the snapshot spoke of.
+    var endedUpTo: UInt64 = 0
 }
 
 /// A lease, from its proposal to its end.

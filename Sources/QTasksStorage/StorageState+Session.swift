@@ -28,7 +28,8 @@ extension StorageState {
         let opened = Opened(
             incarnation: incarnation,
             pid: settings.pid,
-            globalConfigPid: globalConfigPid
+            globalConfigPid: globalConfigPid,
+            lastSequence: last
         )
         outbox.toBroker.append(opened.encoded(session: sessionNumber ?? 0))
         writeSnapshot()

@@ -237,7 +237,8 @@ package enum Proposal {
     }
 }
 
-/// `OPENED`: Storage is there: incarnation (4), its pid (4), GlobalConfig's pid (4; 0: not yet).
+/// `OPENED`: Storage is there: incarnation (4), its pid (4), GlobalConfig's pid (4; 0: not yet), the newest
+/// record that the snapshot which follows speaks of (8).
 ///
 /// Its number is that of the session. Each `PROPOSE` repeats it: what the Broker proposed before it
 /// read the newest `OPENED` follows from a picture that is void by then, and is passed over.
@@ -245,11 +246,19 @@ package struct Opened: Sendable, Equatable {
     package var incarnation: UInt32
     package var pid: Int32
     package var globalConfigPid: Int32
+    /// It may not be written yet.
+    package var lastSequence: UInt64
 
-    package init(incarnation: UInt32, pid: Int32, globalConfigPid: Int32) {
+    package init(
+        incarnation: UInt32,
+        pid: Int32,
+        globalConfigPid: Int32,
+        lastSequence: UInt64 = 0
+    ) {
         self.incarnation = incarnation
         self.pid = pid
         self.globalConfigPid = globalConfigPid
+        self.lastSequence = lastSequence
     }
 
     package func encoded(session: UInt64 = 0) -> [UInt8] {
@@ -257,6 +266,7 @@ package struct Opened: Sendable, Equatable {
         writer.integer(incarnation)
         writer.integer(pid)
         writer.integer(globalConfigPid)
+        writer.integer(lastSequence)
         return writer.bytes
     }
 
@@ -264,6 +274,7 @@ package struct Opened: Sendable, Equatable {
         incarnation = try reader.integer("incarnation")
         pid = try reader.integer("pid")
         globalConfigPid = try reader.integer("GlobalConfig pid")
+        lastSequence = try reader.integer("newest record")
     }
 }
 

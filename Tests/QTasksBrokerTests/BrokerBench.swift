@@ -84,7 +84,12 @@ struct BrokerBench {
     }
 
     mutating func open(incarnation: UInt32, _ items: [StoredItem]) throws {
-        let opened = Opened(incarnation: incarnation, pid: 2, globalConfigPid: 3)
+        let opened = Opened(
+            incarnation: incarnation,
+            pid: 2,
+            globalConfigPid: 3,
+            lastSequence: sequence
+        )
         try storage(opened.encoded())
         try storage(snapshot(items))
     }
@@ -335,7 +340,8 @@ struct BrokerBench {
         window: UInt64 = 10,
         names: [String] = ["work"],
         running: [Holding] = [],
-        done: [Holding] = []
+        done: [Holding] = [],
+        reportsRunning: Bool = false
     ) -> WorkerID {
         let hello = Hello(
             worker: worker,
@@ -345,7 +351,8 @@ struct BrokerBench {
             window: window,
             names: names,
             running: running,
-            done: done
+            done: done,
+            reportsRunning: reportsRunning
         )
         self.worker(hello.encoded(), from: session)
         return worker

@@ -315,11 +315,13 @@ struct `Sessions and deaths` {
         return codes
     }
 
-    @Test func `what ended while Storage was away is taken from the worker that may run it (P4)`()
+    @Test
+    func
+        `what ended while Storage was away is taken from its worker once that is durable (P4, P5)`()
         throws
     {
         var bench = try BrokerBench()
-        let worker = bench.join(session: one)
+        let worker = bench.join(session: one, reportsRunning: true)
         try bench.add()
         let kept = try bench.add()
         try bench.grantAll()
@@ -333,6 +335,18 @@ struct `Sessions and deaths` {
                 .running(running, lease: leases[1], worker: worker),
             ]
         )
+        try bench.verdicts()
+        #expect(try bench.takeAbandoned().isEmpty)
+        // until it has let go, neither is alone
+        bench.proposals = []
+        var dying = bench
+        dying.die(worker)
+        #expect(
+            dying.proposals.contains {
+                if case .release(_, _, .death, true, false) = $0 { true } else { false }
+            }
+        )
+        try bench.makeDurable()
         #expect(try bench.takeAbandoned() == [leases[0]])
     }
 
