@@ -102,6 +102,8 @@ extension Checker {
             guard refusal.code != .storageUnavailable, !isStopping else { return }
             // one whose unique key another task holds isn't queued again
             if refusal.code == .conflict, ledger.tasks[id]?.unique != nil { return }
+            // its add says which key, and what was done to that is reported
+            if refusal.code == .damaged, world.hasRot { return world.reportDamage() }
             fail("a change of \(name(id)) is refused: \(refusal)")
         }
     }
