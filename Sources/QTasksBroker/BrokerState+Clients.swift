@@ -128,60 +128,52 @@ extension BrokerState {
             count: envelopes.count
         )
         for envelope in envelopes {
-            if let refusal = refusal(of: envelope, message, session) {
-                clients.answer(
-                    request,
-                    AddReceipt(id: envelope.id, verdict: .refused(refusal))
-                )
-            } else {
-                add(envelope, message, request, keep)
+            do throws(Refusal) {
+                let options = try options(of: envelope, message, session)
+                add(envelope, options, message, request, keep)
+            } catch {
+                clients.answer(request, AddReceipt(id: envelope.id, verdict: .refused(error)))
             }
         }
     }
 
-    /// Why the Broker doesn't take an add; `nil` if it does.
-    private func refusal(
+    /// What an add asks for.
+    ///
+    /// - Throws: Why the Broker doesn't take it.
+    private func options(
         of envelope: Envelope,
         _ message: AddMessage,
         _ session: Session
-    ) -> Refusal? {
+    ) throws(Refusal) -> EnvelopeOptions {
         if stopping.isUnderWay {
-            return Refusal(.stopping, "the system at \(settings.home) is being stopped")
+            throw Refusal(.stopping, "the system at \(settings.home) is being stopped")
         }
-        if storage.isDown { return storageRefusal }
-        guard TaskName.isValid(envelope.name) else {
-            return Refusal(
-                .badName,
-                "a task name is 1 to 255 bytes of UTF-8 without control characters"
-            )
-        }
+        if storage.isDown { throw storageRefusal }
+        guard TaskName.isValid(envelope.name) else { throw .badName("task") }
         guard envelope.queue.isEmpty || TaskName.isValid(envelope.queue) else {
-            return Refusal(
-                .badName,
-                "a queue name is 1 to 255 bytes of UTF-8 without control characters"
-            )
+            throw .badName("queue")
         }
         guard envelope.arguments.count <= settings.config.maxPayload else {
-            return Refusal(
+            throw Refusal(
                 .payloadTooLarge,
                 "arguments of \(envelope.arguments.count) bytes: this system takes "
                     + "\(settings.config.maxPayload) (--max-payload)"
             )
         }
+        let options: EnvelopeOptions
         do {
-            _ = try EnvelopeOptions(envelope.options)
+            options = try EnvelopeOptions(envelope.options)
         } catch {
-            return Refusal(.badOption, "\(error)")
+            throw Refusal(.badOption, "\(error)")
         }
-        if let key = EnvelopeOptions.key(in: envelope.options),
-            !TaskSubmission.keyBytes.contains(key.count)
-        {
-            return Refusal(
+        guard options.key.map({ TaskSubmission.keyBytes.contains($0.count) }) ?? true else {
+            throw Refusal(
                 .badOption,
                 "a key has 1 to \(TaskSubmission.keyBytes.upperBound) bytes"
             )
         }
-        return overload(session, message) ?? overload(envelope)
+        if let refusal = overload(session, message) ?? overload(envelope) { throw refusal }
+        return options
     }
 
     private func overload(_ envelope: Envelope) -> Refusal? {
@@ -224,13 +216,13 @@ extension BrokerState {
 
     private mutating func add(
         _ envelope: Envelope,
+        _ options: EnvelopeOptions,
         _ message: AddMessage,
         _ request: ClientTable.RequestNumber,
         _ keep: (UnsafeRawBufferPointer) -> KeptEnvelope
     ) {
-        let lane = lane(of: envelope)
-        let options = try? EnvelopeOptions(envelope.options)
-        let isDelayed = options?.start != .now
+        let lane = lane(of: envelope, options)
+        let isDelayed = options.start != .now
         let isWatched = message.options.contains(.wait)
         var pending = PendingAdd(
             request: request,
@@ -239,7 +231,7 @@ extension BrokerState {
             priority: envelope.priority,
             lease: .none,
             worker: WorkerID(high: 0, low: 0),
-            durability: options?.durability ?? settings.config.durability,
+            durability: options.durability ?? settings.config.durability,
             isWatched: isWatched,
             envelope: keep(envelope.bytes)
         )
@@ -291,12 +283,12 @@ extension BrokerState {
         clients.keep(pending, as: number)
     }
 
-    mutating func lane(of envelope: Envelope) -> Lanes.Number {
+    mutating func lane(of envelope: Envelope, _ options: EnvelopeOptions) -> Lanes.Number {
         lane(
             Lane.Key(
                 queue: queueName(envelope),
                 name: String(decoding: envelope.name, as: UTF8.self),
-                key: EnvelopeOptions.key(in: envelope.options).map { Array($0) } ?? []
+                key: options.key.map { Array($0) } ?? []
             )
         )
     }

@@ -42,10 +42,7 @@ extension BrokerState {
         }
         if storage.isDown { return storageRefusal }
         guard TaskName.isValid(message.queue) else {
-            return Refusal(
-                .badName,
-                "a queue name is 1 to 255 bytes of UTF-8 without control characters"
-            )
+            return .badName("queue")
         }
         guard clients.queueChanges.count < Self.queueChangesMax else {
             return Refusal(.overloaded, "\(Self.queueChangesMax) changes are unanswered")

@@ -278,7 +278,7 @@ extension BrokerState {
         let names = Set(stuck.map(\.lane.key.name)).sorted().prefix(10).joined(separator: ", ")
         notice(
             "not idle",
-            "what is left no worker can run: the system doesn't end",
+            "what is left can't start, for want of a worker or since its queue is paused: the system doesn't end",
             [("tasks", "\(lanes.waiting)"), ("names", names)],
             isWarning: true
         )

@@ -297,10 +297,12 @@ extension BrokerState {
     }
 
     private mutating func lane(ofEnvelope bytes: UnsafeRawBufferPointer) -> Lanes.Number {
-        guard let envelope = try? Envelope(bytes) else {
+        guard let envelope = try? Envelope(bytes),
+            let options = try? EnvelopeOptions(envelope.options)
+        else {
             preconditionFailure("an envelope that was taken reads the same again")
         }
-        return lane(of: envelope)
+        return lane(of: envelope, options)
     }
 
     // MARK: Verdicts

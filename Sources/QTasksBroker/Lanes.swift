@@ -64,6 +64,8 @@ struct Lanes {
         var limit: StartLimit
         /// Lanes that are open.
         var lanes: Set<Number> = []
+        /// How many keys of it are remembered.
+        var groups = 0
         /// Tasks that wait in them, and adds whose verdict is still to come.
         var waiting = 0
         var unanswered = 0
@@ -80,6 +82,8 @@ struct Lanes {
         var lanes: [Number] = []
         var isOpen = true
         var alarm = UInt64.max
+        /// It is among those that are looked at again.
+        var isCooling = false
     }
 
     private struct GroupID: Hashable {
@@ -112,7 +116,7 @@ struct Lanes {
     /// Before that it isn't known what has started.
     private var since: UInt64 = 0
 
-    private var numbers = ShardedNumbers<Lane.Key>()
+    private var numbers = ShardedNumbers<Lane.Key, Number>()
     private var lanes: [Lane?] = []
     private var free: [Number] = []
     private var numbersOfName: [String: Set<Number>] = [:]
@@ -123,7 +127,7 @@ struct Lanes {
     private var queuesWithMost = 0
 
     private var groups: [Group?] = []
-    private var groupNumbers = ShardedNumbers<GroupID>()
+    private var groupNumbers = ShardedNumbers<GroupID, GroupNumber>()
     private var freeGroups: [GroupNumber] = []
     /// Groups without a lane that are remembered for their rate's sake.
     private var cooling = Heap<CoolingGroup>()
@@ -148,8 +152,9 @@ struct Lanes {
 
     var count: Int { numbers.count }
 
-    /// Keys that are remembered.
+    /// Keys that are remembered, and how many of them are to be looked at.
     var groupCount: Int { groupNumbers.count }
+    var coolingCount: Int { cooling.count }
 
     /// Every open lane with its number.
     var open: [(number: Number, lane: Lane)] {
@@ -217,7 +222,9 @@ struct Lanes {
     }
 
     private mutating func closeQueueIfUnused(_ number: QueueNumber) {
-        guard let queue = queues[number], queue.lanes.isEmpty, queue.rules.isDefault else { return }
+        guard let queue = queues[number], queue.lanes.isEmpty, queue.groups == 0,
+            queue.rules.isDefault
+        else { return }
         queueNumbers[queue.name] = nil
         queues[number] = nil
         freeQueues.append(number)
@@ -234,34 +241,39 @@ struct Lanes {
         if number == groups.count { groups.append(nil) }
         groups[number] = Group(id: id, limit: StartLimit(since: since))
         groupNumbers[id] = number
+        queues[id.queue]?.groups += 1
         refreshGroup(number)
         return number
     }
 
     private mutating func leaveGroup(_ number: GroupNumber, _ lane: Number) {
         groups[number]?.lanes.removeAll { $0 == lane }
-        guard let group = groups[number], group.lanes.isEmpty else { return }
+        forgetIfUnused(number)
+        forgetCooledGroups()
+    }
+
+    /// Forgets a key that no lane has, or has it looked at once its rate has nothing to say any more.
+    private mutating func forgetIfUnused(_ number: GroupNumber) {
+        guard let group = groups[number], group.lanes.isEmpty, !group.isCooling else { return }
         let rate = queues[group.id.queue]?.rules.keyRate
-        guard !group.limit.isForgettable(rate, now: now), let rate else {
-            return forgetGroup(number)
+        guard let rate, !group.limit.isForgettable(rate, now: now) else {
+            groupNumbers[group.id] = nil
+            groups[number] = nil
+            freeGroups.append(number)
+            queues[group.id.queue]?.groups -= 1
+            return closeQueueIfUnused(group.id.queue)
         }
-        let time = now + rate.span(of: rate.burst)
-        cooling.insert(CoolingGroup(time: time, number: number))
+        groups[number]?.isCooling = true
+        cooling.insert(CoolingGroup(time: now + rate.span(of: rate.burst), number: number))
     }
 
-    private mutating func forgetGroup(_ number: GroupNumber) {
-        guard let group = groups[number] else { return }
-        groupNumbers[group.id] = nil
-        groups[number] = nil
-        freeGroups.append(number)
-    }
-
-    /// Two go for each that comes, so that they never become more than a rate lets them.
+    /// Two are looked at for each that comes or goes, so that they never become more than a rate lets them.
     private mutating func forgetCooledGroups() {
         for _ in 0..<2 {
             guard let first = cooling.min, first.time <= now else { return }
             cooling.removeMin()
-            if groups[first.number]?.lanes.isEmpty == true { forgetGroup(first.number) }
+            groups[first.number]?.isCooling = false
+            forgetIfUnused(first.number)
         }
     }
 
@@ -582,32 +594,4 @@ private struct CoolingGroup: Comparable {
     let number: Int
 
     static func < (left: Self, right: Self) -> Bool { left.time < right.time }
-}
-
-/// Numbers by key.
-///
-/// Growing a dictionary moves all that is in it: of one in 64 nobody notices.
-private struct ShardedNumbers<Key: Hashable> {
-    private static var shardBits: Int { 6 }
-
-    private var shards = [[Key: Int]](repeating: [:], count: 1 << shardBits)
-    private(set) var count = 0
-
-    subscript(key: Key) -> Int? {
-        get { shards[shard(of: key)][key] }
-        set {
-            let shard = shard(of: key)
-            let old = shards[shard].updateValue(newValue ?? 0, forKey: key)
-            if newValue == nil { shards[shard][key] = nil }
-            count += (newValue == nil ? 0 : 1) - (old == nil ? 0 : 1)
-        }
-    }
-
-    private func shard(of key: Key) -> Int {
-        var hasher = Hasher()
-        // other bits than the dictionary in it goes by
-        hasher.combine(0x5A)
-        hasher.combine(key)
-        return hasher.finalize() & (1 << Self.shardBits - 1)
-    }
 }

@@ -63,9 +63,11 @@ extension PlantedFault {
         case (.orderReversed, .propose):
             return try reversedBack(&reader, session: header.number)
         case (.sharersDeathsCounted, .propose):
-            return try countingSharers(&reader, session: header.number)
+            return try counting(&reader, session: header.number) { $0 == .death && $1 }
         case (.hardLimitCountsANeighbour, .propose):
-            return try countingNeighbours(&reader, session: header.number)
+            return try counting(&reader, session: header.number) { cause, _ in
+                cause == .neighbour
+            }
         case (.staleLeaseAccepted, .results): return try withCurrentLeases(&reader, world)
         case (.resultAcknowledgedUnsaved, .results):
             try acknowledge(&reader, connection, world)
@@ -83,32 +85,16 @@ extension PlantedFault {
         }
     }
 
-    private func countingSharers(
+    /// Releases of this kind count against their tasks, as if each had been alone in its process.
+    private func counting(
         _ reader: inout WireReader,
-        session: UInt64
+        session: UInt64,
+        where isWrong: (_ cause: ReleaseCause, _ isShared: Bool) -> Bool
     ) throws -> [UInt8] {
         try rewritten(&reader, session: session) { proposal in
-            guard case .release(let number, let holding, .death, true, _) = proposal else {
-                return proposal
-            }
-            return .release(
-                number: number,
-                holding: holding,
-                cause: .death,
-                isShared: false,
-                counts: true
-            )
-        }
-    }
-
-    private func countingNeighbours(
-        _ reader: inout WireReader,
-        session: UInt64
-    ) throws -> [UInt8] {
-        try rewritten(&reader, session: session) { proposal in
-            guard case .release(let number, let holding, .neighbour, _, _) = proposal else {
-                return proposal
-            }
+            guard case .release(let number, let holding, let cause, let isShared, _) = proposal,
+                isWrong(cause, isShared)
+            else { return proposal }
             return .release(
                 number: number,
                 holding: holding,

@@ -37,7 +37,7 @@ package struct StoredQueue {
 
 /// The rules of the queues that have some.
 package struct QueueTable: Equatable {
-    /// Queues that have rules, or had some once.
+    /// Queues that have rules, or had some lately.
     package static let queuesMax = 10_000
 
     struct Entry: Equatable {
@@ -77,6 +77,9 @@ package struct QueueTable: Equatable {
         guard let entry = entries[queue] else { return false }
         return entry.sequence == sequence && entry.place <= place
     }
+
+    /// The record that a queue has no rules goes, and none is left that says anything else.
+    mutating func forget(_ queue: String) { entries[queue] = nil }
 
     /// A queue's record was carried forward.
     mutating func moved(_ queue: String, to place: RecordPosition) {

@@ -61,6 +61,8 @@ extension StorageState {
         guard
             tasks.queues.isNeeded(stored.queue, sequence: view.sequence, at: view.position)
         else { return }
+        // whatever it took back lay before it, and is gone by now
+        guard !stored.rules.isDefault else { return tasks.queues.forget(stored.queue) }
         tasks.queues.moved(stored.queue, to: try carryAsItIs(view, to: log))
     }
 }

@@ -89,7 +89,7 @@ extension TaskFold {
         if carried.worker != nobody { entry.worker = workers.retain(carried.worker) }
         let number = index.insert(entry)
         lanes.count(lane, from: nil, to: entry.status)
-        noteKey(of: number, envelope)
+        noteKey(of: number, standing)
         usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
         if entry.finished != .none {
             usage.add(index[number].finishedBytes, in: entry.finished.segment)

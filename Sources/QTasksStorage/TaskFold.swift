@@ -155,7 +155,7 @@ package struct TaskFold {
         setDue(of: &entry, add.due)
         let number = index.insert(entry)
         lanes.count(lane, from: nil, to: status)
-        noteKey(of: number, envelope)
+        noteKey(of: number, standing)
         usage.add(index.core(number).addedBytes.bytes, in: place.position.segment)
         note(standing, of: number, name: envelope.name, addedAt: add.addedAt)
         return number
@@ -262,10 +262,8 @@ package struct TaskFold {
     }
 
     /// A task that may run has the key that its add said.
-    mutating func noteKey(of number: TaskIndex.Number, _ envelope: Envelope) {
-        guard !envelope.options.isEmpty, index.core(number).status != .success,
-            let key = EnvelopeOptions.key(in: envelope.options)
-        else { return }
+    mutating func noteKey(of number: TaskIndex.Number, _ standing: StandingOptions) {
+        guard let key = standing.key, index.core(number).status != .success else { return }
         keys.set(key, of: number)
     }
 

@@ -23,13 +23,10 @@ package struct TaskKeys {
         var tasks: Int
     }
 
-    /// Growing a dictionary moves all that is in it: of one in 64 nobody notices.
-    private static let shardBits = 6
-
     private var pages: [Page?] = []
     private var entries: [Entry] = []
     private var free: [UInt32] = []
-    private var numbers = [[Key: UInt32]](repeating: [:], count: 1 << shardBits)
+    private var numbers = ShardedNumbers<Key, UInt32>()
 
     /// How many tasks have one.
     private(set) var taskCount = 0
@@ -80,17 +77,8 @@ package struct TaskKeys {
         release(number)
     }
 
-    private func shard(_ key: Key) -> Int {
-        // not the bits that the dictionary in it goes by first
-        var hasher = Hasher()
-        hasher.combine(0x5A)
-        hasher.combine(key)
-        return hasher.finalize() & (1 << Self.shardBits - 1)
-    }
-
     private mutating func retain(_ key: Key) -> UInt32 {
-        let shard = shard(key)
-        if let number = numbers[shard][key] {
+        if let number = numbers[key] {
             entries[Int(number)].tasks += 1
             return number
         }
@@ -103,7 +91,7 @@ package struct TaskKeys {
             number = UInt32(entries.count)
             entries.append(entry)
         }
-        numbers[shard][key] = number
+        numbers[key] = number
         return number
     }
 
@@ -111,7 +99,7 @@ package struct TaskKeys {
         entries[Int(number)].tasks -= 1
         guard entries[Int(number)].tasks == 0 else { return }
         let key = entries[Int(number)].key
-        numbers[shard(key)][key] = nil
+        numbers[key] = nil
         entries[Int(number)].key = []
         free.append(number)
     }

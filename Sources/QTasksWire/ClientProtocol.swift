@@ -52,13 +52,18 @@ package enum RefusalCode: UInt8, Sendable, CaseIterable {
 }
 
 /// A refusal with the sentence that goes with it.
-package struct Refusal: Sendable, Equatable {
+package struct Refusal: Error, Equatable {
     package var code: RefusalCode
     package var message: String
 
     package init(_ code: RefusalCode, _ message: String) {
         self.code = code
         self.message = message
+    }
+
+    /// A name that isn't well formed; `what` has it, such as a queue.
+    package static func badName(_ what: String) -> Refusal {
+        Refusal(.badName, "a \(what) name is 1 to 255 bytes of UTF-8 without control characters")
     }
 
     /// The same as a client's error.

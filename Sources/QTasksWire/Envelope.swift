@@ -136,27 +136,6 @@ package struct EnvelopeOptions {
         }
     }
 
-    /// The task's key, read without decoding anything else; `nil` where there is none, or the bytes are no
-    /// options.
-    package static func key(in bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
-        value(of: .key, in: bytes)
-    }
-
-    private static func value(
-        of tag: OptionTag,
-        in bytes: UnsafeRawBufferPointer
-    ) -> UnsafeRawBufferPointer? {
-        var reader = WireReader(bytes)
-        while !reader.isAtEnd {
-            guard let code = try? reader.u8("option tag"),
-                let count = try? reader.integer("option byte count", as: UInt16.self),
-                let value = try? reader.raw(Int(count), "option")
-            else { return nil }
-            if code == tag.rawValue { return value }
-        }
-        return nil
-    }
-
     private mutating func read(
         _ tag: OptionTag,
         from value: inout WireReader

@@ -52,6 +52,8 @@ package struct StandingOptions {
     package private(set) var retentionSeconds: UInt64?
     package private(set) var expires: Timestamp?
     package private(set) var unique: UniqueOption?
+    /// What limits per key go by.
+    package private(set) var key: UnsafeRawBufferPointer?
 
     /// Bytes that are no options have none.
     package init(_ bytes: UnsafeRawBufferPointer) {
@@ -64,6 +66,7 @@ package struct StandingOptions {
             var field = WireReader(value)
             switch OptionTag(rawValue: code) {
             case .retention: retentionSeconds = try? field.integer("retention")
+            case .key: key = value
             case .expires: expires = try? field.moment("expires")
             case .unique: unique = try? UniqueOption(from: &field)
             default: continue

@@ -341,7 +341,9 @@ struct BrokerBench {
         names: [String] = ["work"],
         running: [Holding] = [],
         done: [Holding] = [],
-        reportsRunning: Bool = false
+        reportsRunning: Bool = false,
+        sendsHeartbeats: Bool = false,
+        peer: PeerProcess? = nil
     ) -> WorkerID {
         let hello = Hello(
             worker: worker,
@@ -352,9 +354,10 @@ struct BrokerBench {
             names: names,
             running: running,
             done: done,
-            reportsRunning: reportsRunning
+            reportsRunning: reportsRunning,
+            sendsHeartbeats: sendsHeartbeats
         )
-        self.worker(hello.encoded(), from: session)
+        self.worker(hello.encoded(), from: session, peer: peer)
         return worker
     }
 

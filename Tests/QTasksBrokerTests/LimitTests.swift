@@ -163,17 +163,6 @@ extension BrokerBench {
         _ session: Session,
         running: [Holding] = []
     ) {
-        let hello = Hello(
-            worker: worker,
-            process: Self.process,
-            parentPid: 1,
-            slots: 10,
-            window: 10,
-            names: ["work"],
-            running: running,
-            done: [],
-            reportsRunning: true
-        )
-        self.worker(hello.encoded(), from: session)
+        join(worker, session: session, running: running, reportsRunning: true)
     }
 }

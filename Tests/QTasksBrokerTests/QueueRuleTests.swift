@@ -150,6 +150,13 @@ struct `A queue's rules` {
             try Self.finish(try Self.started(&bench), worker, in: &bench)
         }
         #expect(bench.broker.lanes.groupCount <= 3)
+        for _ in 0..<100 {
+            bench.pass(1000 * millisecond)
+            try bench.add { $0.key = Array("a".utf8) }
+            try Self.finish(try Self.started(&bench), worker, in: &bench)
+        }
+        #expect(bench.broker.lanes.groupCount <= 3)
+        #expect(bench.broker.lanes.coolingCount <= bench.broker.lanes.groupCount)
     }
 
     @Test func `limits hold across a restart, with what runs and what had started`() throws {

@@ -263,19 +263,14 @@ extension BrokerBench {
         running: [Holding] = [],
         peer: PeerProcess = .remote
     ) {
-        let hello = Hello(
-            worker: worker,
-            process: Self.process,
-            parentPid: 1,
-            slots: 10,
-            window: 10,
-            names: ["work"],
+        join(
+            worker,
+            session: session,
             running: running,
-            done: [],
             reportsRunning: true,
-            sendsHeartbeats: true
+            sendsHeartbeats: true,
+            peer: peer
         )
-        self.worker(hello.encoded(), from: session, peer: peer)
     }
 
     /// The Starter connects.

@@ -4,9 +4,10 @@
 
 import AppendLog
 import QTasksModel
-import QTasksStorage
 import QTasksWire
 import Testing
+
+@testable import QTasksStorage
 
 private let second: UInt64 = 1_000_000_000
 
@@ -215,6 +216,24 @@ struct `A compaction` {
         house.learnWorkers(200)
         try Self.forget(300, in: house)
         #expect(Self.first(house) > 1 && house.state.tasks.index.count == 0)
+    }
+
+    @Test func `forgets a queue that has no rules any more, with what said so`() throws {
+        let house = try House(keeping())
+        for isPaused in [true, false] {
+            var change = QueueChange()
+            change.setPaused(isPaused)
+            house.propose(.queue(number: 4, QueueMessage(queue: "mail", change: change)))
+        }
+        var change = QueueChange()
+        change.setConcurrency(2)
+        house.propose(.queue(number: 5, QueueMessage(queue: "other", change: change)))
+        try Self.forget(300, in: house)
+        #expect(Self.first(house) > 1)
+        #expect(house.state.tasks.queues.entries.keys.sorted() == ["other"])
+        try house.reopen()
+        #expect(house.state.tasks.queues["other"].concurrency == 2)
+        #expect(!house.state.tasks.queues["mail"].isPaused)
     }
 
     @Test func `that is broken off again and again leaves one record of a worker`() throws {
