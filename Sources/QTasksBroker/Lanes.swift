@@ -486,9 +486,16 @@ struct Lanes {
 
     /// The same for many tasks at once, which differ in nothing but their places.
     mutating func push(_ run: QueuedRun, to number: Number) {
-        for place in run.places {
-            push(QueuedTask(place, priority: run.priority), isSuspect: run.isSuspect, to: number)
+        guard !run.isSuspect else {
+            for place in run.places {
+                push(QueuedTask(place, priority: run.priority), isSuspect: true, to: number)
+            }
+            return
         }
+        count(run.places.count, in: number)
+        lanes[number]?.queued.insert(run)
+        refresh(number)
+        watch(number)
     }
 
     /// Takes the head, the suspects' where `isSuspect`.

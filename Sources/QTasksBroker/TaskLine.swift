@@ -55,6 +55,17 @@ struct TaskLine {
         }
     }
 
+    /// The same for many tasks at once, by sequence.
+    mutating func insert(_ run: QueuedRun) {
+        guard let first = run.places.first else { return }
+        insert(QueuedTask(first, priority: run.priority))
+        let index = levelIndex(for: run.priority)
+        for place in run.places.dropFirst() {
+            levels[index].insert(QueuedTask(place, priority: run.priority))
+        }
+        count += run.places.count - 1
+    }
+
     /// Takes out the task that is leased next.
     mutating func removeFirst() -> QueuedTask? {
         guard let index = nextLevel else { return nil }

@@ -44,7 +44,8 @@ package struct StorageKeeper {
     /// So many bytes that are on their way to the disk are enough for a compaction to wait: whoever waits
     /// for a sync waits for them too.
     private static let bytesUnderWay = 32 << 10
-    /// Where room is short, whoever adds a task waits for the compaction itself.
+    /// Where room is short, whoever adds a task waits for the compaction itself; and one that falls behind
+    /// would never come to its end.
     private static let bytesUnderWayInNeed = 512 << 10
 
     /// Where room is short, that much is worth copying all that is alive.
@@ -323,7 +324,7 @@ package struct StorageKeeper {
             guard damage == nil, isWorthCompacting(state, log.kept), log.kept.beginCompaction()
             else { return .idle }
         }
-        let isNeeded = log.kept.isAlmostFull
+        let isNeeded = log.kept.isAlmostFull || isBehind(state, log.kept)
         // one thing at a time: each takes of the disk what whoever waits for a sync then lacks
         if log.kept.isWritingCheckpoint, !isNeeded { return .waiting }
         let most = isNeeded ? Self.bytesUnderWayInNeed : Self.bytesUnderWay
@@ -395,20 +396,36 @@ package struct StorageKeeper {
         let isAlmostFull = log.isAlmostFull
         let first = isAlmostFull ? .max : base(log, state).firstSegment
         guard oldest.index < first else { return false }
+        let (alive, dead) = space(state, log, before: first)
+        guard log.hasRoom else { return dead >= Self.bytesWorthwhile }
+        return isAlmostFull ? dead > min(alive, max(alive / 4, Self.bytesWorthwhile)) : dead > alive
+    }
+
+    /// More dies than is gained: half a segment beyond what a compaction begins at.
+    private func isBehind(_ state: StorageState, _ log: Log) -> Bool {
+        guard let size = log.segments.first?.end else { return false }
+        let (alive, dead) = space(state, log, before: base(log, state).firstSegment)
+        return dead > alive + size / 2
+    }
+
+    /// The bytes of complete segments before that one, by whether somebody may still ask for them.
+    private func space(
+        _ state: StorageState,
+        _ log: Log,
+        before first: UInt32
+    ) -> (alive: Int, dead: Int) {
         // the table says nothing of what tells of workers and queues: it is copied as well, and nothing
         // gained by it
         let told =
             state.tasks.workers.count * Self.workerBytes
             + state.tasks.queues.entries.count * Self.queueBytes
-        var alive = told
-        var dead = -told
+        var (alive, dead) = (told, -told)
         for segment in log.segments {
             guard segment.index < first, let end = segment.end else { continue }
             let living = state.tasks.usage[segment.index]
             alive += living
             dead += max(0, end - living)
         }
-        guard log.hasRoom else { return dead >= Self.bytesWorthwhile }
-        return isAlmostFull ? dead > min(alive, max(alive / 4, Self.bytesWorthwhile)) : dead > alive
+        return (alive, dead)
     }
 }

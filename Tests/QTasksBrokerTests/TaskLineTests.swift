@@ -24,6 +24,31 @@ struct `A line of tasks` {
         return QueuedTask(place, priority: priority)
     }
 
+    @Test(arguments: [nil, 3] as [UInt32?])
+    func `takes many at once as it takes them one by one`(ageing: UInt32?) {
+        var (one, many) = (TaskLine(), TaskLine())
+        (one.ageing, many.ageing) = (ageing, ageing)
+        let runs: [(priority: Int16, sequences: [UInt64])] = [
+            (0, [5, 7, 9]), (2, [6]), (0, [8, 20, 21]), (1, []), (2, [3, 30]),
+        ]
+        for run in runs {
+            let places = run.sequences.map { Self.task($0).place }
+            for place in places { one.insert(QueuedTask(place, priority: run.priority)) }
+            many.insert(
+                QueuedRun(
+                    priority: run.priority,
+                    isSuspect: false,
+                    name: "a",
+                    queue: "b",
+                    places: places
+                )
+            )
+            #expect(one.count == many.count)
+        }
+        while let task = one.removeFirst() { #expect(many.removeFirst() == task) }
+        #expect(many.isEmpty && many.first == nil)
+    }
+
     /// Compares with an array that is kept sorted; tasks that were taken come back now and then, others
     /// are withdrawn and put back.
     private static func run(_ random: inout Generator, _ priorities: ClosedRange<Int16>) {
