@@ -45,9 +45,8 @@ extension JobBoard {
             }
             let file = if let handle { handle } else { try makeUnfinished(number) }
             opened = file
-            // and synced bit by bit: one sync of all of it would hold up those of the log
+            // on its way to the disk bit by bit: one sync of all of it would hold up those of the log
             try files.writeInSteps(file, buffer.bytes, at: offset)
-            try files.syncData(file)
             withJobs { $0.keep { $0.wrote(buffer, at: offset, with: file) } }
             onProgress?()
         } catch {

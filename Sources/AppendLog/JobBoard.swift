@@ -301,6 +301,9 @@ struct LogThreads {
                     guard let argument else { return nil }
                     let mine = Unmanaged<ThreadArgument>.fromOpaque(argument).takeRetainedValue()
                     clinux_set_name("log-\(mine.role)")
+                    // whoever waits for a sync isn't to wait for housekeeping that happens to run
+                    let isAwaited = mine.role == .write || mine.role == .sync
+                    clinux_set_awaited(isAwaited ? 1 : 0, 1)
                     mine.board.work(mine.role)
                     return nil
                 },

@@ -36,6 +36,31 @@ int clinux_set_child_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0
 
 int clinux_set_name(const char *name) { return prctl(PR_SET_NAME, (unsigned long)name, 0, 0, 0); }
 
+// SCHED_FLAG_RESET_ON_FORK of linux/sched.h, which can't be included beside sched.h.
+#define SCHED_RESET_ON_FORK_FLAG 1
+
+// As in linux/sched/types.h, version 0, which every kernel knows.
+struct thread_attributes {
+    uint32_t size;
+    uint32_t policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime;
+    uint64_t deadline;
+    uint64_t period;
+};
+
+int clinux_set_awaited(int is_awaited, int is_inherited) {
+    struct thread_attributes attributes = {0};
+    if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0) return -1;
+    if (attributes.policy != SCHED_OTHER) return 0;
+    attributes.size = sizeof attributes;
+    if (!is_inherited) attributes.flags |= SCHED_RESET_ON_FORK_FLAG;
+    attributes.runtime = is_awaited ? 200000 : 0;
+    return (int)syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 int clinux_peer_pidfd(int fd) {
     int pidfd = -1;
     socklen_t size = sizeof pidfd;

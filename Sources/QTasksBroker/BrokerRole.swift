@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import CLinux
 import Glibc
 import Logging
 import QTasksGlobalConfig
@@ -16,6 +17,7 @@ package enum BrokerRole {
         -> Int32
     {
         let logger = RoleLogging.bootstrap(component: "broker", level: config.logLevel)
+        clinux_set_awaited(1, 1)
         do {
             // held to the end: a second Broker would take the sockets' paths over (H11)
             let lock = try LockFile.acquire(

@@ -44,7 +44,7 @@ package struct StorageKeeper {
     /// So many bytes that are on their way to the disk are enough for a compaction to wait: whoever waits
     /// for a sync waits for them too.
     private static let bytesUnderWay = 32 << 10
-    /// Where room is short, whoever adds a task waits for the compaction itself; and one that falls behind
+    /// Where room is short, whoever adds a task waits for the compaction itself; and one that has fallen behind
     /// would never come to its end.
     private static let bytesUnderWayInNeed = 512 << 10
 
@@ -93,6 +93,12 @@ package struct StorageKeeper {
     private var checkpointFailedAt: Int?
     /// What compaction has dealt with: a second try, after one that found no room, goes on from here.
     private var carriedUpTo = RecordPosition.none
+    /// What the compaction that is under way may do by now.
+    private var allowance = CopyAllowance()
+    /// Up to where the log's bytes are counted in it.
+    private var copyEnd = RecordPosition.none
+    /// When it may do more, in nanoseconds of the monotonic clock; `nil` where something else wakes it.
+    private var copyAt: UInt64?
     /// Where compaction met a record that can't be read.
     package private(set) var damage: RecordPosition?
 
@@ -125,7 +131,8 @@ package struct StorageKeeper {
         }
         lastLook = look
         let paces = [
-            expiry, writeCheckpoint(state, log.kept, isOver), compact(&state, log, isOver),
+            expiry, writeCheckpoint(state, log.kept, isOver),
+            compact(&state, log, now: now, isOver),
         ]
         if damage != nil { forcedBefore = nil }
         // what is said now leaves with the next turn
@@ -157,10 +164,10 @@ package struct StorageKeeper {
             let due = [state.retention.nextDeadline?.nanoseconds, window].compactMap(\.self).min()
             if let due { next = min(next, due + Self.retentionSlack) }
         }
-        guard next < .max else { return nil }
+        guard next < .max else { return copyAt }
         let wait = next.subtractingReportingOverflow(now.wall.nanoseconds)
-        guard !wait.overflow else { return nil }
-        return now.monotonic &+ UInt64(max(0, wait.partialValue))
+        guard !wait.overflow else { return copyAt }
+        return min(now.monotonic &+ UInt64(max(0, wait.partialValue)), copyAt ?? .max)
     }
 
     // MARK: Deadlines
@@ -318,20 +325,37 @@ package struct StorageKeeper {
     private mutating func compact(
         _ state: inout StorageState,
         _ log: some KeptLog,
+        now: Now,
         _ isOver: () -> Bool
     ) -> Pace {
+        copyAt = nil
         if !log.kept.isCompacting {
             guard damage == nil, isWorthCompacting(state, log.kept), log.kept.beginCompaction()
             else { return .idle }
+            allowance.begin(now: now.monotonic)
+            copyEnd = log.kept.end
         }
-        let isNeeded = log.kept.isAlmostFull || isBehind(state, log.kept)
         // one thing at a time: each takes of the disk what whoever waits for a sync then lacks
-        if log.kept.isWritingCheckpoint, !isNeeded { return .waiting }
-        let most = isNeeded ? Self.bytesUnderWayInNeed : Self.bytesUnderWay
+        if log.kept.isWritingCheckpoint, !log.kept.isAlmostFull {
+            allowance.begin(now: now.monotonic)
+            copyEnd = log.kept.end
+            return .waiting
+        }
+        allowance.grow(appended: log.kept.bytes(since: copyEnd), now: now.monotonic)
+        copyEnd = log.kept.end
         while true {
-            if log.kept.bytesNotDurable > most {
+            let isLate = log.kept.isAlmostFull || allowance.isBehind
+            if log.kept.bytesNotDurable > (isLate ? Self.bytesUnderWayInNeed : Self.bytesUnderWay) {
                 log.kept.submit(sync: true)
                 return .waiting
+            }
+            if allowance.isSpent, !log.kept.isAlmostFull, !isForced {
+                copyAt = allowance.nextAt
+                return .idle
+            }
+            defer {
+                allowance.spend(copied: log.kept.bytes(since: copyEnd))
+                copyEnd = log.kept.end
             }
             for _ in 0..<Self.recordsAtATime {
                 switch compactOne(&state, log) {
@@ -367,6 +391,7 @@ package struct StorageKeeper {
     ) -> CompactionStep? {
         var failure: AppendLogError?
         let step = log.kept.compactNext { view in
+            allowance.read(Log.bytesOnDisk(payloadBytes: view.payload.count))
             guard view.position > carriedUpTo else { return }
             do throws(AppendLogError) {
                 try state.carry(view, to: log)
@@ -399,13 +424,6 @@ package struct StorageKeeper {
         let (alive, dead) = space(state, log, before: first)
         guard log.hasRoom else { return dead >= Self.bytesWorthwhile }
         return isAlmostFull ? dead > min(alive, max(alive / 4, Self.bytesWorthwhile)) : dead > alive
-    }
-
-    /// More dies than is gained: half a segment beyond what a compaction begins at.
-    private func isBehind(_ state: StorageState, _ log: Log) -> Bool {
-        guard let size = log.segments.first?.end else { return false }
-        let (alive, dead) = space(state, log, before: base(log, state).firstSegment)
-        return dead > alive + size / 2
     }
 
     /// The bytes of complete segments before that one, by whether somebody may still ask for them.

@@ -27,6 +27,7 @@ package enum StorageRole {
         ParentGuard.arm(expectedParent: handover.parent)
         Signals.ignoreTerminalSignals()
         _ = clinux_set_name("qtasks-storage")
+        clinux_set_awaited(1, 1)
         Limits.raiseOpenFiles()
         let logger = RoleLogging.bootstrap(component: "storage", level: config.logLevel)
         do {

@@ -87,6 +87,8 @@ package enum WorkerRole {
         logger[metadataKey: "worker"] = .string(identity.worker.description)
         do throws(ZeroMQError) {
             let inbox = try WorkerInbox()
+            // the loop and libzmq's thread, not what executes tasks
+            clinux_set_awaited(1, 1)
             var loop = try WorkerLoop(
                 identity: identity,
                 registry: registry,
@@ -102,6 +104,7 @@ package enum WorkerRole {
                 context: try Context(),
                 logger: logger
             )
+            clinux_set_awaited(1, 0)
             logger.info(
                 "worker started",
                 metadata: [

@@ -17,8 +17,12 @@ final class BenchStore {
     private var number: UInt64 = 0
     private var leases: UInt32 = 0
 
-    /// The time by which records are stamped and tasks are kept.
-    var now = Now.current
+    /// The wall clock by which records are stamped and tasks are kept.
+    var wall = Now.current.wall
+
+    private var now: Now {
+        Now(wall: wall, monotonic: MonotonicClock.nowNanoseconds())
+    }
 
     let worker = WorkerID(high: 1, low: 1)
 
@@ -92,8 +96,8 @@ final class BenchStore {
             ResultEntry(
                 id: task.id,
                 lease: task.lease,
-                startedAt: now.wall,
-                finishedAt: now.wall,
+                startedAt: wall,
+                finishedAt: wall,
                 outcome: .success(result: [UInt8(ascii: "1")], contentType: "")
             ).write(to: &writer)
         }
@@ -157,11 +161,14 @@ final class BenchStore {
         while log.pendingBytes > 16 << 20, log.failure == nil { wait() }
     }
 
+    /// Whether a checkpoint or a compaction is under way.
+    var isBusy: Bool { log.isWritingCheckpoint || log.isCompacting }
+
     /// Lets the housekeeping come to its end.
     func settle() throws {
         while true {
             let (pace, _) = try turn()
-            if pace == .idle, !log.isWritingCheckpoint, !log.isCompacting { return }
+            if pace == .idle, !isBusy { return }
             if pace != .soon { wait() }
         }
     }

@@ -30,15 +30,11 @@ struct BuriedRow {
         store.kill(try store.add(400, name: "buried", isLeased: true))
         var most = 0.0
         var alive = 0.0
-        let start = store.now
+        let start = store.wall
         for batch in 1...count / 1000 {
             store.finish(try store.add(1000, isLeased: true))
             // a thousand in three seconds
-            let elapsed = UInt64(batch) * 3_000_000_000
-            store.now = Now(
-                wall: Timestamp(nanoseconds: start.wall.nanoseconds + Int64(elapsed)),
-                monotonic: start.monotonic + elapsed
-            )
+            store.wall = Timestamp(nanoseconds: start.nanoseconds + Int64(batch) * 3_000_000_000)
             try keepUp(store)
             let live = liveBytes(store)
             let excess = Double(store.log.bytesUsed - live) / segmentBytes

@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
+import CLinux
 import Glibc
 import QTasks
 import QTasksModel
@@ -28,7 +29,6 @@ struct StallRow {
     }
 
     func measure() throws -> [GoalRow] {
-        var syncs = try syncTimes()
         let home = try folder.make("stall")
         defer { TemporaryFolder.remove(home) }
         var config = QueueConfig()
@@ -41,10 +41,51 @@ struct StallRow {
             store.waitForDisk()
         }
         try store.log.flush()
+        clinux_set_awaited(1, 1)
+        defer { clinux_set_awaited(0, 1) }
+        var rounds: [Round] = []
+        for _ in 0..<3 { rounds.append(try round(store)) }
+        let steps = rounds.flatMap(\.steps).sorted()
+        let stall = steps.percentile(0.999)
+        let middle = rounds.sorted { $0.excess < $1.excess }[rounds.count / 2]
+        return [
+            GoalRow(
+                name: "stall",
+                value: stall,
+                unit: "ms (p99.9 of \(steps.count) steps)",
+                limit: 1,
+                goal: "<= 2",
+                isReached: stall <= 2 && steps.count > 1000
+            ),
+            GoalRow(
+                name: "stall-acknowledgements",
+                value: middle.worst,
+                unit: "ms (p99.9 of \(middle.acknowledgements), median of \(rounds.count) rounds)",
+                limit: middle.sync,
+                goal: "<= 10 x the bare loop's p99, or its p99.9",
+                isReached: middle.excess <= 1
+            ),
+        ]
+    }
+
+    private struct Round {
         var steps: [Double] = []
-        var acknowledgements: [Double] = []
+        var acknowledgements = 0
+        /// An acknowledgement's p99.9, and a bare sync's p99 and p99.9, in milliseconds.
+        var worst = 0.0
+        var sync = 0.0
+        var worstSync = 0.0
+
+        /// A disk that hesitates by itself can't be outdone.
+        var excess: Double { worst / max(10 * sync, worstSync) }
+    }
+
+    private func round(_ store: BenchStore) throws -> Round {
+        var round = Round()
+        var times: [Double] = []
         var waiting: [(sequence: UInt64, due: UInt64)] = []
-        let begin = store.now
+        let begin = store.wall
+        var (written, end) = (0, store.log.end)
         let start = Stopwatch.now()
         var batch: UInt64 = 0
         while Stopwatch.seconds(since: start) < 20 {
@@ -54,66 +95,49 @@ struct StallRow {
                 store.finish(try store.add(Self.batchSize, isLeased: true))
                 waiting.append((store.log.lastSequence, due))
                 // a second each, so that what is finished expires in time
-                store.now = Now(
-                    wall: Timestamp(
-                        nanoseconds: begin.wall.nanoseconds + Int64(batch) * 1_000_000_000
-                    ),
-                    monotonic: begin.monotonic + batch * 1_000_000_000
+                store.wall = Timestamp(
+                    nanoseconds: begin.nanoseconds + Int64(batch) * 1_000_000_000
                 )
             }
             let (pace, length) = try store.turn()
-            if pace != .idle { steps.append(Double(length) / 1e6) }
+            if store.isBusy { round.steps.append(Double(length) / 1e6) }
+            written += store.log.bytes(since: end)
+            end = store.log.end
             let durable = store.log.watermarks().durable
             while let first = waiting.first, first.sequence <= durable {
-                acknowledgements.append(Double(Stopwatch.now() - first.due) / 1e6)
+                times.append(Double(Stopwatch.now() - first.due) / 1e6)
                 waiting.removeFirst()
             }
             let (time, next) = (Stopwatch.now(), start + batch * Self.pace)
             if pace != .soon, time < next { store.wait(atMost: next - time) }
         }
-        syncs += try syncTimes()
-        syncs.sort()
-        steps.sort()
-        acknowledgements.sort()
-        let sync = syncs.percentile(0.99)
-        let worst = acknowledgements.percentile(0.999)
-        return [
-            GoalRow(
-                name: "stall",
-                value: steps.percentile(0.999),
-                unit: "ms (p99.9 of \(steps.count) steps)",
-                limit: 1,
-                goal: "<= 2",
-                isReached: steps.percentile(0.999) <= 2 && steps.count > 1000
-            ),
-            GoalRow(
-                name: "stall-acknowledgements",
-                value: worst,
-                unit: "ms (p99.9 of \(acknowledgements.count))",
-                limit: sync,
-                goal: "<= 10 x the fdatasync p99, or its p99.9",
-                // a disk that hesitates by itself can't be outdone
-                isReached: worst <= max(10 * sync, syncs.percentile(0.999))
-            ),
-        ]
+        times.sort()
+        let syncs = try syncTimes(bytes: written / Int(batch)).sorted()
+        round.acknowledgements = times.count
+        round.worst = times.percentile(0.999)
+        (round.sync, round.worstSync) = (syncs.percentile(0.99), syncs.percentile(0.999))
+        return round
     }
 
-    /// How long bare writes and syncs take, in milliseconds.
+    /// How long bare writes and syncs take, in milliseconds: as many a second as the row has batches, each of
+    /// as many bytes as the log has written for one, copies among them; a time counts from when a write was
+    /// due, as an acknowledgement's does.
     ///
-    /// As many a second as the row has, for a while before and after it: back to back, for the third of a
-    /// second that they then take, a disk shows its best side only.
-    private func syncTimes() throws -> [Double] {
+    /// Back to back a disk would show its best side only.
+    private func syncTimes(bytes: Int) throws -> [Double] {
         let path = "\(folder.path)/bare-stall"
         defer { unlink(path) }
-        var disk = try BareDisk(path, bytes: 16 << 20)
-        let block = [UInt8](repeating: 0x61, count: 32 << 10)
+        var disk = try BareDisk(path, bytes: 64 << 20)
+        let block = [UInt8](repeating: 0x61, count: bytes)
         var times: [Double] = []
-        for _ in 0..<2000 {
-            let start = Stopwatch.now()
+        let start = Stopwatch.now()
+        for batch in 0..<5000 {
+            let due = start + UInt64(batch) * Self.pace
+            let now = Stopwatch.now()
+            if now < due { usleep(UInt32((due - now) / 1000)) }
             disk.write(block)
             disk.sync()
-            times.append(Double(Stopwatch.now() - start) / 1e6)
-            usleep(1000)
+            times.append(Double(Stopwatch.now() - due) / 1e6)
         }
         return times
     }
