@@ -75,6 +75,11 @@ struct Lanes {
         var alarm = UInt64.max
     }
 
+    private struct Place {
+        var queue: QueueNumber
+        var group: GroupNumber?
+    }
+
     /// Tasks of one key in one queue, whatever their names.
     private struct Group {
         let id: GroupID
@@ -118,6 +123,8 @@ struct Lanes {
 
     private var numbers = ShardedNumbers<Lane.Key, Number>()
     private var lanes: [Lane?] = []
+    /// Where each lane belongs, without a look at the lane: that would copy it.
+    private var places: [Place] = []
     private var free: [Number] = []
     private var numbersOfName: [String: Set<Number>] = [:]
 
@@ -171,8 +178,14 @@ struct Lanes {
         if let number = numbers[key] { return number }
         let queue = queueNumber(key.queue)
         let number = free.popLast() ?? lanes.count
-        if number == lanes.count { lanes.append(nil) }
         let group = key.key.isEmpty ? nil : groupNumber(GroupID(queue: queue, key: key.key))
+        let place = Place(queue: queue, group: group)
+        if number == lanes.count {
+            lanes.append(nil)
+            places.append(place)
+        } else {
+            places[number] = place
+        }
         lanes[number] = Lane(
             key: key,
             queue: queue,
@@ -348,7 +361,7 @@ struct Lanes {
         queuesWithMost += (rules.maxQueued == nil ? 0 : 1) - (old.maxQueued == nil ? 0 : 1)
         for lane in queues[number]?.lanes ?? [] {
             if old.ageing != rules.ageing { lanes[lane]?.queued.ageing = rules.ageing }
-            if let group = lanes[lane]?.group { refreshGroup(group) }
+            if let group = places[lane].group { refreshGroup(group) }
             refresh(lane)
         }
         refreshQueue(number)
@@ -368,20 +381,20 @@ struct Lanes {
 
     /// Whether an operator has paused the lane's queue.
     func isPaused(_ number: Number) -> Bool {
-        queues[self[number].queue]?.rules.isPaused == true
+        queues[places[number].queue]?.rules.isPaused == true
     }
 
     /// Whether a task of this lane may start, as far as limits go.
     func isOpen(_ number: Number) -> Bool {
-        let lane = self[number]
-        return queues[lane.queue]?.isOpen == true && (lane.group.map(isGroupOpen) ?? true)
+        let place = places[number]
+        return queues[place.queue]?.isOpen == true && (place.group.map(isGroupOpen) ?? true)
     }
 
     /// Whether a new task of this lane would overtake nobody if it started at once.
     func isNext(_ number: Number) -> Bool {
         guard isOpen(number) else { return false }
-        let lane = self[number]
-        return lane.queued.isEmpty && queues[lane.queue]?.unanswered == 0
+        return lanes[number]?.queued.isEmpty == true
+            && queues[places[number].queue]?.unanswered == 0
     }
 
     /// When something opens that tasks wait for.
@@ -450,7 +463,7 @@ struct Lanes {
 
     /// A lane has another first task, or may be served, or not.
     private mutating func refresh(_ number: Number) {
-        guard let (queue, group) = place(of: number) else { return }
+        let (queue, group) = (places[number].queue, places[number].group)
         let isServed = group.map(isGroupOpen) ?? true
         let rank = isServed ? lanes[number]?.queued.firstRank : nil
         for kind in lanes[number]?.kinds ?? [] {
@@ -531,11 +544,8 @@ struct Lanes {
     }
 
     private mutating func count(_ change: Int, in number: Number) {
-        guard let queue = lanes[number]?.queue else {
-            preconditionFailure("lane \(number) was closed")
-        }
         waiting += change
-        queues[queue]?.waiting += change
+        queues[places[number].queue]?.waiting += change
     }
 
     private mutating func dropSuspect(from number: Number) {
@@ -546,7 +556,7 @@ struct Lanes {
     mutating func addUnanswered(_ change: Int, to number: Number) {
         unanswered += change
         lanes[number]?.unanswered += change
-        if let queue = lanes[number]?.queue { queues[queue]?.unanswered += change }
+        queues[places[number].queue]?.unanswered += change
     }
 
     /// A task of this lane is leased.
@@ -555,7 +565,7 @@ struct Lanes {
     ///   - number: The lane.
     ///   - isStart: It starts now; else it runs already.
     mutating func beginLease(in number: Number, isStart: Bool) {
-        guard let (queue, group) = place(of: number) else { return }
+        let (queue, group) = (places[number].queue, places[number].group)
         lanes[number]?.leased += 1
         let rules = queues[queue]?.rules
         queues[queue]?.limit.begin(rules?.rate, now: now, isStart: isStart)
@@ -565,7 +575,7 @@ struct Lanes {
 
     /// A lease on a task of this lane has ended.
     mutating func endLease(in number: Number) {
-        guard let (queue, group) = place(of: number) else { return }
+        let (queue, group) = (places[number].queue, places[number].group)
         lanes[number]?.leased -= 1
         queues[queue]?.limit.end()
         if let group { groups[group]?.limit.end() }
@@ -576,11 +586,6 @@ struct Lanes {
         lanes[number]?.scheduled += change
     }
 
-    private func place(of number: Number) -> (queue: QueueNumber, group: GroupNumber?)? {
-        guard let queue = lanes[number]?.queue else { return nil }
-        return (queue, lanes[number]?.group)
-    }
-
     private mutating func refreshLimits(_ queue: QueueNumber, _ group: GroupNumber?) {
         guard queues[queue]?.rules.isDefault == false else { return }
         if let group { refreshGroup(group) }
@@ -589,8 +594,10 @@ struct Lanes {
 
     /// Something waits in this lane: what a rate closes is looked at again when it opens.
     private mutating func watch(_ number: Number) {
-        guard let (queue, group) = place(of: number) else { return }
-        if queues[queue]?.isOpen == false { refreshQueue(queue) }
+        let (queue, group) = (places[number].queue, places[number].group)
+        if queues[queue]?.isOpen == false, queues[queue]?.rules.isPaused == false {
+            refreshQueue(queue)
+        }
         if let group, !isGroupOpen(group) { refreshGroup(group) }
     }
 }

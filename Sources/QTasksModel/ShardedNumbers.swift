@@ -5,15 +5,22 @@
 /// Growing a dictionary moves all that is in it, and whoever inserts waits for that: of one in 64 nobody
 /// notices.
 package struct ShardedNumbers<Key: Hashable, Number> {
-    private static var shardBits: Int { 6 }
+    // Inlinable all of it: not specialised for its keys, a lookup takes several times as long.
+    @usableFromInline static var shardBits: Int { 6 }
 
-    private var shards = [[Key: Number]](repeating: [:], count: 1 << shardBits)
+    @usableFromInline var shards: [[Key: Number]]
 
-    package private(set) var count = 0
+    @usableFromInline var total: Int
 
-    package init() {}
+    @inlinable package var count: Int { total }
 
-    package subscript(key: Key) -> Number? {
+    @inlinable
+    package init() {
+        total = 0
+        shards = [[Key: Number]](repeating: [:], count: 1 << Self.shardBits)
+    }
+
+    @inlinable package subscript(key: Key) -> Number? {
         get { shards[shard(of: key)][key] }
         set {
             let shard = shard(of: key)
@@ -23,11 +30,11 @@ package struct ShardedNumbers<Key: Hashable, Number> {
                 } else {
                     shards[shard].removeValue(forKey: key)
                 }
-            count += (newValue == nil ? 0 : 1) - (old == nil ? 0 : 1)
+            total += (newValue == nil ? 0 : 1) - (old == nil ? 0 : 1)
         }
     }
 
-    private func shard(of key: Key) -> Int {
+    @inlinable func shard(of key: Key) -> Int {
         var hasher = Hasher()
         // other bits than the dictionary in it goes by
         hasher.combine(0x5A)

@@ -31,7 +31,7 @@ struct KeyedCommand: AsyncParsableCommand {
     var timed = 100_000
 
     @Option(help: "Rounds of each, by turns; the median counts.")
-    var rounds = 3
+    var rounds = 5
 
     private struct Rates {
         var adds: [Double] = []
