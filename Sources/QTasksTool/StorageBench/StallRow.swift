@@ -43,8 +43,10 @@ struct StallRow {
         try store.log.flush()
         clinux_set_awaited(1, 1)
         defer { clinux_set_awaited(0, 1) }
-        var rounds: [Round] = []
-        for _ in 0..<3 { rounds.append(try round(store)) }
+        // the first only tells how much is written, and how the machine is before the second
+        var rounds = [try round(store, seconds: 5)]
+        for _ in 0..<3 { rounds.append(try round(store, after: rounds[rounds.count - 1])) }
+        rounds.removeFirst()
         let steps = rounds.flatMap(\.steps).sorted()
         let stall = steps.percentile(0.999)
         let middle = rounds.sorted { $0.excess < $1.excess }[rounds.count / 2]
@@ -71,16 +73,24 @@ struct StallRow {
     private struct Round {
         var steps: [Double] = []
         var acknowledgements = 0
-        /// An acknowledgement's p99.9, and a bare sync's p99 and p99.9, in milliseconds.
+        /// Their p99.9, in milliseconds.
         var worst = 0.0
-        var sync = 0.0
-        var worstSync = 0.0
+        /// What bare syncs took after it, and before and after it.
+        var later: [Double] = []
+        var syncs: [Double] = []
+
+        /// The p99 of a bare sync.
+        var sync: Double { syncs.percentile(0.99) }
 
         /// A disk that hesitates by itself can't be outdone.
-        var excess: Double { worst / max(10 * sync, worstSync) }
+        var excess: Double { worst / max(10 * sync, syncs.percentile(0.999)) }
     }
 
-    private func round(_ store: BenchStore) throws -> Round {
+    private func round(
+        _ store: BenchStore,
+        seconds: Double = 20,
+        after former: Round = Round()
+    ) throws -> Round {
         var round = Round()
         var times: [Double] = []
         var waiting: [(sequence: UInt64, due: UInt64)] = []
@@ -88,7 +98,7 @@ struct StallRow {
         var (written, end) = (0, store.log.end)
         let start = Stopwatch.now()
         var batch: UInt64 = 0
-        while Stopwatch.seconds(since: start) < 20 {
+        while Stopwatch.seconds(since: start) < seconds {
             let due = start + batch * Self.pace
             if Stopwatch.now() >= due {
                 batch += 1
@@ -112,10 +122,10 @@ struct StallRow {
             if pace != .soon, time < next { store.wait(atMost: next - time) }
         }
         times.sort()
-        let syncs = try syncTimes(bytes: written / Int(batch)).sorted()
+        round.later = try syncTimes(bytes: written / Int(batch))
+        round.syncs = (former.later + round.later).sorted()
         round.acknowledgements = times.count
         round.worst = times.percentile(0.999)
-        (round.sync, round.worstSync) = (syncs.percentile(0.99), syncs.percentile(0.999))
         return round
     }
 
