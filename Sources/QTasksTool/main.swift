@@ -3,7 +3,17 @@
 // `qtasks`: the command line without tasks compiled in, for producers and workers in other languages,
 // and `bench`.
 
+import Glibc
 import QTasks
+
+if CommandLine.arguments.dropFirst().first == "bench" {
+    do {
+        try BenchFolder.set()
+    } catch {
+        print("qtasks bench: no folder can be made for it: \(error)")
+        exit(73)
+    }
+}
 
 let app = QueueTasks("qtasks")
 BenchTask.register(with: app)
