@@ -14,10 +14,11 @@ struct DeathsCommand: AsyncParsableCommand {
         discussion: """
             Timed from the end of the worker's process, as its pidfd tells, to the first line of the \
             task's handler in another process. deaths-idle and deaths-loaded: workers with one slot, \
-            another one free; loaded with two tasks that compute, and a stream of short ones. \
+            another one free; idle once the processors have nothing to do, loaded with two tasks that \
+            compute, and a stream of short ones. \
             deaths-suspects: tasks that shared their worker and run alone next. The limit is what the \
             same system takes from an add to the handler's first line. A killed worker is replaced by \
-            the Starter, the sooner the longer it has lived, which is what the time goes to.
+            the Starter, the sooner the longer it has lived: most of the time goes to waiting for that.
             """
     )
 
@@ -75,6 +76,7 @@ struct DeathsCommand: AsyncParsableCommand {
             var adds: [Double] = []
             for _ in 0..<kills {
                 try await Self.waitForFree(3, app)
+                if !isLoaded { Self.waitUntilIdle() }
                 let added = Stopwatch.now()
                 let task = try await Self.hold(0, app)
                 let begun = try events.next("a task to begin") { $0.task == task }
@@ -148,6 +150,15 @@ struct DeathsCommand: AsyncParsableCommand {
     static func hold(_ gate: Int, _ app: QueueTasks) async throws -> TaskID {
         let task = TaskSubmission(name: FaultTasks.hold, arguments: Array("\(gate)".utf8))
         return try await app.addTasks([task])[0]
+    }
+
+    /// Until those that replace the killed have started, and the processors have nothing to do.
+    private static func waitUntilIdle() {
+        for _ in 0..<100 {
+            let time = ProcessorTime()
+            usleep(60_000)  // six ticks of each processor
+            if time.idleShare > 0.8 { return }
+        }
     }
 
     /// Until so many workers are there that run nothing.

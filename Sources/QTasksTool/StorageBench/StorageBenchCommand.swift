@@ -51,15 +51,15 @@ struct StorageBenchCommand: AsyncParsableCommand {
         defer { folder.remove() }
         var areAllReached = true
         for row in Row.allCases where only.isEmpty || only.contains(row) {
-            let stolen = StolenTime()
+            let stolen = ProcessorTime()
             let results = try await measure(row, in: folder)
             for result in results {
                 print(json ? result.json : result.text)
                 fflush(nil)
                 areAllReached = areAllReached && result.isReached
             }
-            if stolen.share > 0.01, !results.isEmpty {
-                let percent = Int((stolen.share * 100).rounded())
+            if stolen.stolenShare > 0.01, !results.isEmpty {
+                let percent = Int((stolen.stolenShare * 100).rounded())
                 let note =
                     "\(row.rawValue): the hypervisor took \(percent) % of the processors' time\n"
                 write(STDERR_FILENO, note, note.utf8.count)
