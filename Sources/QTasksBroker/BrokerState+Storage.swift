@@ -90,6 +90,7 @@ extension BrokerState {
         storage.isDown = false
         // the same Storage over a new session: its leases are counted on, never given out again
         if opened.incarnation != storage.incarnation { leaseCounter = 0 }
+        let isFirst = opened.incarnation == 1 && storage.incarnation == 0
         storage.incarnation = opened.incarnation
         storage.session = session
         // what this turn has proposed so far follows from the picture that is void now
@@ -111,7 +112,7 @@ extension BrokerState {
         storage.endedUpTo = opened.lastSequence
         leases = [:]
         storageLeases = [:]
-        lanes.removeAll(knowsPast: opened.incarnation == 1 && leases.isEmpty)
+        lanes.removeAll(knowsPast: isFirst)
         scheduled = Heap()
         scheduledByWall = IndexedHeap()
         withdrawnTimes = [:]
