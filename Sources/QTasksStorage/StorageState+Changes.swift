@@ -182,6 +182,10 @@ extension StorageState {
     ) {
         let entry = tasks.index[task]
         guard entry.status == .dead else { return leave(task, number, log: log) }
+        // before its time is looked at: who is refused stays as long as he would have
+        guard windowEnd(of: task, now: now, log: log) == nil else {
+            return refuseForgetForWindow(number)
+        }
         let finished = RetentionState.Finished(number: task, sequence: entry.lastSequence)
         switch expire(finished, now: now, log: log) {
         case .forgotten:
@@ -190,15 +194,18 @@ extension StorageState {
             tell(verdict, last, once: entry.durability, log: log)
             trace("forget", entry.id, "broker")
         case .notYet: awaitingDurable.append(.forget(number: number, entry.id), from: last)
-        case .kept:
-            let refusal = Refusal(
-                .conflict,
-                "its unique key is held for a window that goes on: it goes when that is over"
-            )
-            say(.changed(number: number, .refused(refusal)))
+        case .kept: refuseForgetForWindow(number)
         case .noRoom where failure == nil: refuseChangeForSpace(number)
         case .noRoom: break
         }
+    }
+
+    private mutating func refuseForgetForWindow(_ number: UInt64) {
+        let refusal = Refusal(
+            .conflict,
+            "its unique key is held for a window that goes on: forget it when that is over"
+        )
+        say(.changed(number: number, .refused(refusal)))
     }
 
     // MARK: All
