@@ -77,6 +77,9 @@ extension BrokerState {
         guard mayLease, lanes.waiting > 0 else { return }
         if lanes.suspectsWaiting > 0 { dispatchSuspects() }
         guard lanes.waiting > lanes.suspectsWaiting else { return }
+        if lanes.areRuled, roster.kindsWithCredit(except: suspectHolder).count > 1 {
+            return fillInOrder()
+        }
         for worker in roster.all where worker != suspectHolder { fill(worker) }
     }
 
@@ -94,6 +97,17 @@ extension BrokerState {
             }
             guard let task = lanes.popHead(of: lane, isSuspect: false) else { return }
             lease(task, isSuspect: false, lane: lane, to: target)
+        }
+    }
+
+    /// The same for all workers, where a limit may let fewer start than there are workers for: of what any of
+    /// them can run the best goes first.
+    private mutating func fillInOrder() {
+        while let lane = lanes.best(for: roster.kindsWithCredit(except: suspectHolder)),
+            let worker = roster.findWorker(of: lanes[lane].kinds, except: suspectHolder),
+            let task = lanes.popHead(of: lane, isSuspect: false)
+        {
+            lease(task, isSuspect: false, lane: lane, to: worker)
         }
     }
 
@@ -153,6 +167,11 @@ extension BrokerState {
     ) {
         guard var entry = leases[lease] else { return }
         entry.id = id
+        if entry.isSuspect, !task.isSuspect {
+            // cancelled and queued again since it was asked for: it needs no worker for itself any more
+            entry.isSuspect = false
+            if let worker = roster.number(of: entry.worker) { roster[worker].isExclusive = false }
+        }
         leases[lease] = entry
         guard let worker = roster.number(of: entry.worker), roster[worker].session != nil,
             roster[worker].sessionNumber == entry.sessionNumber, !stopping.isUnderWay

@@ -132,6 +132,7 @@ struct Lanes {
     private var queueNumbers: [String: QueueNumber] = [:]
     private var freeQueues: [QueueNumber] = []
     private var queuesWithMost = 0
+    private var queuesWithRules = 0
 
     private var groups: [Group?] = []
     private var groupNumbers = ShardedNumbers<GroupID, GroupNumber>()
@@ -358,6 +359,7 @@ struct Lanes {
             return closeQueueIfUnused(number)
         }
         queues[number]?.rules = rules
+        queuesWithRules += (rules.isDefault ? 0 : 1) - (old.isDefault ? 0 : 1)
         queuesWithMost += (rules.maxQueued == nil ? 0 : 1) - (old.maxQueued == nil ? 0 : 1)
         for lane in queues[number]?.lanes ?? [] {
             if old.ageing != rules.ageing { lanes[lane]?.queued.ageing = rules.ageing }
@@ -367,6 +369,9 @@ struct Lanes {
         refreshQueue(number)
         closeQueueIfUnused(number)
     }
+
+    /// Whether anything may be held back.
+    var areRuled: Bool { queuesWithRules > 0 }
 
     /// Whether any queue takes so many adds only.
     var limitsQueues: Bool { queuesWithMost > 0 }
@@ -453,12 +458,53 @@ struct Lanes {
         return kinds[kind]?.lanes[queue]?.first
     }
 
+    /// The same for several kinds.
+    func best(for kinds: [KindNumber]) -> Number? {
+        var first: (rank: LeaseRank, kind: KindNumber)?
+        for kind in kinds {
+            guard let rank = self.kinds[kind]?.queues.firstRank else { continue }
+            if first.map({ rank < $0.rank }) ?? true { first = (rank, kind) }
+        }
+        return first.flatMap { best(for: $0.kind) }
+    }
+
     /// The lane whose first suspect goes before those of all others.
     func bestSuspect(except stuck: Set<Number>) -> Number? {
         suspectLanes.lazy
             .filter { !stuck.contains($0) && self.isOpen($0) }
-            .compactMap { number in self.lanes[number]?.suspects.min.map { ($0, number) } }
+            .compactMap { number in
+                self.firstSuspect(of: number).map {
+                    (LeaseRank($0, ageing: self.lanes[number]?.queued.ageing), number)
+                }
+            }
             .min { $0.0 < $1.0 }?.1
+    }
+
+    private func firstSuspect(of number: Number) -> QueuedTask? {
+        guard let lane = lanes[number], let ageing = lane.queued.ageing else {
+            return lanes[number]?.suspects.min
+        }
+        // there are few
+        return lane.suspects.unordered.min {
+            LeaseRank($0, ageing: ageing) < LeaseRank($1, ageing: ageing)
+        }
+    }
+
+    private mutating func takeFirstSuspect(of number: Number) -> QueuedTask? {
+        guard let first = firstSuspect(of: number) else { return nil }
+        removeSuspect(first, from: number)
+        return first
+    }
+
+    private mutating func removeSuspect(_ task: QueuedTask, from number: Number) {
+        guard lanes[number]?.suspects.min != task else {
+            lanes[number]?.suspects.removeMin()
+            return
+        }
+        // there are few
+        if let suspects = lanes[number]?.suspects {
+            lanes[number]?.suspects = Heap(suspects.unordered.filter { $0 != task })
+        }
     }
 
     /// A lane has another first task, or may be served, or not.
@@ -514,7 +560,7 @@ struct Lanes {
     /// Takes the head, the suspects' where `isSuspect`.
     mutating func popHead(of number: Number, isSuspect: Bool) -> QueuedTask? {
         let head =
-            isSuspect ? lanes[number]?.suspects.popMin() : lanes[number]?.queued.removeFirst()
+            isSuspect ? takeFirstSuspect(of: number) : lanes[number]?.queued.removeFirst()
         guard let head else { return nil }
         count(-1, in: number)
         if isSuspect { dropSuspect(from: number) } else { refresh(number) }
@@ -528,10 +574,7 @@ struct Lanes {
             lanes[number]?.queued.withdraw(task)
             return refresh(number)
         }
-        // there are few
-        if let suspects = lanes[number]?.suspects {
-            lanes[number]?.suspects = Heap(suspects.unordered.filter { $0 != task })
-        }
+        removeSuspect(task, from: number)
         dropSuspect(from: number)
     }
 

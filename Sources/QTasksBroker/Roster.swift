@@ -199,6 +199,18 @@ struct Roster {
         return buffering
     }
 
+    /// The kinds of all workers with credit, each once.
+    func kindsWithCredit(except held: Number?) -> [Lanes.KindNumber] {
+        var kinds: [Lanes.KindNumber] = []
+        for (number, entry) in entries.enumerated() where number != held {
+            guard let entry, let kind = entry.kind, entry.credit > 0, !entry.isExclusive,
+                !kinds.contains(kind)
+            else { continue }
+            kinds.append(kind)
+        }
+        return kinds
+    }
+
     /// A worker of these kinds that holds nothing.
     func findEmptyWorker(of kinds: [Lanes.KindNumber]) -> Number? {
         entries.indices.first { number in
