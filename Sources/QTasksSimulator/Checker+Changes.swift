@@ -19,6 +19,12 @@ struct ChangeWatch {
     /// How tasks stood when they were queued again, by the epoch that this ended.
     private(set) var formerEnds: [TaskID: [UInt16: Ledger.Task]] = [:]
 
+    /// The records by which tasks were forgotten.
+    private(set) var expiries: [TaskID: [UInt64]] = [:]
+
+    /// Tasks that Storage was asked to forget, by proposal, until its answer has come.
+    var forgets: [UInt64: TaskID] = [:]
+
     /// Workers that a Broker ended, and that Broker's life.
     var ended: [WorkerID: Int] = [:]
 
@@ -33,6 +39,10 @@ struct ChangeWatch {
         cancels[id, default: []].append(sequence)
     }
 
+    mutating func forgotten(_ id: TaskID, _ sequence: UInt64) {
+        expiries[id, default: []].append(sequence)
+    }
+
     mutating func requeued(_ task: Ledger.Task, _ sequence: UInt64) {
         requeues[task.id, default: []].append(sequence)
         formerEnds[task.id, default: [:]][task.epoch] = task
@@ -42,6 +52,7 @@ struct ChangeWatch {
     mutating func forget(after last: UInt64) {
         for id in cancels.keys { cancels[id]?.removeAll { $0 > last } }
         for id in requeues.keys { requeues[id]?.removeAll { $0 > last } }
+        for id in expiries.keys { expiries[id]?.removeAll { $0 > last } }
     }
 }
 
@@ -84,6 +95,15 @@ extension Checker {
     func check(_ receipt: ChangeReceipt) {
         let id = receipt.id
         switch receipt.verdict {
+        case .done where receipt.status == .dead:
+            guard let records = changes.expiries[id],
+                records.contains(where: { isSafe($0, for: id) })
+            else {
+                return fail(
+                    "P2: \(name(id)) is said to be forgotten, and the log has that not, or not "
+                        + "\(durability(of: id)) yet"
+                )
+            }
         case .done:
             if isJustForgotten(id) { return }
             let isCancel = receipt.status == .cancel
@@ -100,7 +120,8 @@ extension Checker {
         case .refused(let refusal):
             let isStopping = refusal.code == .stopping && world.hasBeenStopped
             guard refusal.code != .storageUnavailable, !isStopping else { return }
-            // one whose unique key another task holds isn't queued again
+            // one whose unique key another task holds isn't queued again, and one that holds it for a
+            // window isn't forgotten
             if refusal.code == .conflict, ledger.tasks[id]?.unique != nil { return }
             // its add says which key, and what was done to that is reported
             if refusal.code == .damaged, world.hasRot { return world.reportDamage() }

@@ -57,6 +57,8 @@ extension Checker {
         case .refused(let refusal) where refusal.code == .storageUnavailable:
             break  // Storage was killed twice before it had opened: the client tries again
         case .refused(let refusal) where isStopping(refusal.code): break
+        case .refused(let refusal) where refusal.code == .overloaded && mayBeFull(receipt.id):
+            statistics.overloads += 1
         case .refused(let refusal):
             fail("the add of \(name(receipt.id)) is refused: \(refusal)")
         case .same(let holder): checkRepeat(of: receipt.id, holder)
@@ -161,7 +163,9 @@ extension Checker {
     func brokerHeard(_ bytes: [UInt8]) {
         reading(bytes) { header, reader in
             switch header.command {
-            case .opened: order.reset()
+            case .opened:
+                order.reset(incarnation: try Opened(from: &reader).incarnation)
+                changes.forgets = [:]
             case .snapshot:
                 while !reader.isAtEnd {
                     let item = try SnapshotItem(from: &reader)
@@ -169,10 +173,19 @@ extension Checker {
                 }
             case .verdicts:
                 _ = try reader.raw(16, "watermarks")
-                while !reader.isAtEnd { order.heard(try Verdict(from: &reader), ledger) }
+                while !reader.isAtEnd { heard(try Verdict(from: &reader)) }
             default: break
             }
         }
+    }
+
+    private func heard(_ verdict: Verdict) {
+        switch verdict {
+        case .queue(_, let queue, .rules(let rules)): check(rules, toldOf: queue)
+        case .changed(let number, _): changes.forgets[number] = nil
+        default: break
+        }
+        order.heard(verdict, ledger)
     }
 
     func brokerProposed(_ bytes: [UInt8]) {
@@ -180,11 +193,17 @@ extension Checker {
             guard header.command == .propose else { return }
             while !reader.isAtEnd {
                 let proposal = try Proposal(from: &reader)
-                let overtaken = order.proposed(proposal) { worker, name in
+                if case .change(let number, .forget, let id, _) = proposal {
+                    changes.forgets[number] = id
+                }
+                let complaint = order.proposed(proposal, ledger) { worker, name in
                     world.livingWorker(worker)?.names.contains(name) ?? false
                 }
-                if let (late, before) = overtaken {
+                switch complaint {
+                case nil: break
+                case .overtaken(let late, let before):
                     fail("P6: \(name(before)) is leased before \(name(late))")
+                case .forbidden(let id, let reason): fail("\(name(id)) is leased, but \(reason)")
                 }
             }
         }

@@ -30,12 +30,15 @@ extension Checker {
             }
             statistics.forgotten += 1
             forgottenAt[id] = world.time
+            changes.forgotten(id, record.sequence)
             // a task that isn't there, or goes on, is the ledger's to complain about
             guard let task = ledger.tasks[id], task.status.isFinal else { return }
             expiring.append((record.sequence, task.status))
             // a clock that is set back makes nobody wait longer than he asked for
-            let time = world.time - (appendedAt[task.lastSequence] ?? 0)
-            if let until = keptUntil(task), until > world.now.wall,
+            let time = world.time - (appendedTime[task.lastSequence] ?? 0)
+            if isPurged(task) {
+                world.count(.deadPurged)
+            } else if let until = keptUntil(task), until > world.now.wall,
                 time < seconds(task) * .second
             {
                 fail("P3: \(name(id)) is forgotten at \(world.now.wall), not \(until)")
@@ -46,6 +49,11 @@ extension Checker {
             }
         default: break
         }
+    }
+
+    /// Whether an operator asked for a dead task to be forgotten.
+    private func isPurged(_ task: Ledger.Task) -> Bool {
+        task.status == .dead && changes.forgets.values.contains(task.id)
     }
 
     private func id(in record: Ledger.Record, _ kind: StoredKind) -> TaskID? {

@@ -70,6 +70,9 @@ final class Checker {
     /// the last ones.
     var dues: [TaskID: [Due]] = [:]
 
+    /// For each queue the newest record of its rules that a client was told.
+    var rulesTold: [String: UInt64] = [:]
+
     /// What was changed of tasks, and which leases ended by it.
     var changes = ChangeWatch()
 
@@ -138,6 +141,7 @@ extension Checker {
         beforeRelease(record)
         beforeExpiry(record)
         beforeChange(record)
+        beforeQueueChange(record)
         checkDue(record)
         checkStanding(record)
         appendedOn[record.sequence] = world.now.wall
@@ -199,6 +203,7 @@ extension Checker {
             fail(text(of: error))
         }
         forgetLost()
+        checkRulesTold()
         marks = log.watermarks()
         isPowerLost = false
         for (id, end) in told.sorted(by: { $0.key < $1.key }) { compare(end, id) }
@@ -271,12 +276,14 @@ extension Checker {
             if let id = client.awaited.first {
                 fail("\(client.name) still waits for an answer about \(name(id))")
             }
-            if client.isWaiting { fail("\(client.name) still waits for a compaction") }
+            if client.isWaiting { fail("\(client.name) still waits for an answer") }
         }
         checkCounts()
         checkHandlers()
         checkRetention()
         checkSettings()
+        if !ledger.queues.rules.isEmpty { fail("rules are left: \(ledger.queues.rules)") }
+        statistics.heldBack += order.limits.heldBack
         statistics.tasks += ledger.tasks.count + statistics.forgotten
         statistics.executions += executions.count
         statistics.told += told.count + formerlyTold.count

@@ -1,6 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
-/// What can go wrong in a run, and is counted where it really struck.
+/// What can go wrong in a run, and what operators do in the middle of it; counted where it really struck.
 package enum FaultKind: Int, CaseIterable, Sendable {
     // Processes.
     case killWorker, killStorage, killGlobalConfig, killBroker, killStarter, killClient, killAll
@@ -35,6 +35,17 @@ package enum FaultKind: Int, CaseIterable, Sendable {
     case clockStep
     /// What a reference pointed to is gone, or can't be read.
     case placeGone
+
+    // Operators.
+    case queuePaused
+    /// How many run at once, of a queue or of a key, is limited, or another limit.
+    case queueLimited
+    /// The same of how many start in a time.
+    case startsLimited
+    /// The same of how many wait.
+    case queueBounded
+    /// A dead task is forgotten before its time is over.
+    case deadPurged
 
     /// As `--json` names it: `kill_worker`.
     package var name: String {

@@ -13,6 +13,8 @@ struct AddedTask {
     var isSuspect: Bool
     var name: String
     var queue: String
+    /// What limits per key go by; empty: it has none.
+    var key: [UInt8]
 }
 
 /// The checker's own reading of the log: what each record makes of its task, and whether it may.
@@ -67,6 +69,9 @@ struct Ledger {
     /// Tasks by the sequence of their add.
     private(set) var adds: [UInt64: TaskID] = [:]
 
+    /// What holds the tasks of queues back.
+    private(set) var queues = QueueHistory()
+
     /// Every lease that was ever recorded, also where the record was lost.
     private(set) var leases: Set<Lease> = []
 
@@ -116,6 +121,7 @@ struct Ledger {
         tasks = [:]
         forgotten = [:]
         adds = [:]
+        queues = QueueHistory()
         leases.removeAll(keepingCapacity: true)
         for record in kept { try append(record, now: now, bootID: bootID) }
     }
@@ -141,6 +147,11 @@ struct Ledger {
                 task.status != .process || entry.lease == task.lease,
                 Set(fold.evidence.leases(of: id)) == Set(task.deathsOf.filter(\.value).keys)
             else { throw Complaint("Storage has \(id) as \(entry); the log says \(task)") }
+        }
+        guard fold.queues.rules == queues.rules else {
+            throw Complaint(
+                "P1: Storage has the rules \(fold.queues.rules); the log says \(queues.rules)"
+            )
         }
     }
 
@@ -175,7 +186,8 @@ struct Ledger {
                 let requeue = try StoredRequeue(from: &reader)
                 try change(requeue.id, record) { try Self.requeue(&$0, requeue) }
             case .evidence: try take(try StoredEvidence(from: &reader))
-            case .stale, .worker, .queue: break
+            case .queue: queues.apply(try StoredQueue(from: &reader), record.sequence)
+            case .stale, .worker: break
             case .expire:
                 let expire = try StoredExpire(from: &reader)
                 guard let task = tasks.removeValue(forKey: expire.id), task.status.isFinal else {
@@ -219,7 +231,8 @@ struct Ledger {
                 priority: submission.priority,
                 isSuspect: false,
                 name: submission.name,
-                queue: submission.queue
+                queue: submission.queue,
+                key: submission.key ?? []
             ),
             durability: submission.durability ?? config.durability,
             maxAttempts: submission.maxAttempts,

@@ -156,7 +156,7 @@ extension PlantedFault {
     }
 
     /// The same for verdicts; the watermarks stay.
-    private func rewritten(
+    func rewritten(
         _ bytes: [UInt8],
         _ reader: inout WireReader,
         _ change: (Verdict) -> Verdict

@@ -58,6 +58,14 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case requeueWithoutEpoch
     /// Who ran beside a handler that had to be ended with its worker has died of it.
     case hardLimitCountsANeighbour
+    /// A Broker that begins anew takes no queue for paused or limited.
+    case rulesForgottenAtRestart
+    /// One more runs than a queue's or a key's limit lets.
+    case limitOffByOne
+    /// A rate lets one more start at once than its burst.
+    case rateOfEachBurst
+    /// A key's tasks wait for longer than its rate says, and others go before them.
+    case keyHeldBackTooLong
 }
 
 extension PlantedFault {

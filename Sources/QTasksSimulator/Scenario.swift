@@ -65,6 +65,8 @@ struct Scenario {
             case wait(tasks: [Int])
             case get(tasks: [Int])
             case change(TaskChange, tasks: [Int])
+            /// `queue pause`, `queue limit`.
+            case setRules(QueueChange, queue: String)
             /// `log compact`.
             case compact
         }
@@ -128,6 +130,9 @@ struct Scenario {
     /// The newest meta page rots at the one moment at which it alone says with which segment the log begins.
     var rotsAtRelease = false
 
+    /// Somebody sets the rules of queues.
+    var setsRules = false
+
     /// Those who follow the settings, and what they change.
     var watchers = 1
     var settings: [Setting] = []
@@ -170,6 +175,8 @@ struct Scenario {
         planHost()
         planChanges()
         planMoments()
+        planQueues()
+        planPurges()
         if keepsShortly { planRetention() }
         planStanding()
     }

@@ -86,7 +86,7 @@ final class SimulatedBroker: SimulatedProcess {
 
     override func turn(timerFired: Bool) {
         guard let clients, let workers else { return }
-        world.checker.order.beginTurn()
+        world.checker.order.beginTurn(at: world.time)
         state.advance(to: world.now)
         receiveStorage()
         receiveWorkers(workers)
@@ -107,7 +107,8 @@ final class SimulatedBroker: SimulatedProcess {
         for bytes in world.network.receive(on: storage, atMost: world.turnLimit()) {
             world.checker.brokerHeard(bytes)
             do {
-                try bytes.withUnsafeBytes { try state.storageMessage($0) }
+                let read = try world.plant?.misread(bytes) ?? bytes
+                try read.withUnsafeBytes { try state.storageMessage($0) }
             } catch {
                 world.checker.fail("the Broker can't read what Storage said: \(error)")
             }

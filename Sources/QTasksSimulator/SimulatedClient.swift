@@ -16,6 +16,8 @@ final class SimulatedClient: SimulatedProcess {
         var ids: [TaskID]
         /// What is changed of them, where that is what is wanted.
         var change: TaskChange?
+        /// What is changed of a queue.
+        var rules: QueueMessage?
         /// When whoever called gives up, in nanoseconds of `CLOCK_BOOTTIME`.
         var deadline: UInt64?
         /// What he does when he has.
@@ -45,6 +47,7 @@ final class SimulatedClient: SimulatedProcess {
         let deadline = wait.map { world.now.monotonic + $0 }
         var call = Call(ids: ids, deadline: deadline, comeBack: comeBack)
         if case .change(let message) = request { call.change = message.change }
+        if case .queue(let message) = request { call.rules = message }
         calls[callNext] = call
         commands.append((callNext, request, deadline))
         callNext += 1
@@ -115,8 +118,12 @@ final class SimulatedClient: SimulatedProcess {
                 return world.checker.fail("\(receipts.count) receipts of \(ids.count) changes")
             }
             for receipt in receipts { world.checker.clientHeard(receipt, of: change) }
-        case .success(.pong), .success(.inspected), .success(.compacted), .success(.restarted),
-            .success(.queueRules):
+        case .success(.queueRules(let rules)):
+            guard let message = call.rules else {
+                return world.checker.fail("\(name) hears of rules that it didn't ask for")
+            }
+            world.checker.clientHeard(rules, of: message)
+        case .success(.pong), .success(.inspected), .success(.compacted), .success(.restarted):
             break
         // Storage was killed twice before it had opened, or the system is stopped: nobody compacts or
         // changes anything then

@@ -232,6 +232,7 @@ final class World {
         at(scenario.calmAt) { [self] in
             mendDisk()
             endRemoteWorkers()
+            if scenario.setsRules { liftRules() }
         }
         if checker.knowsMoments {
             at(scenario.calmAt + Checker.momentsPause) { [self] in checker.checkMoments() }
@@ -279,6 +280,7 @@ final class World {
             guard !ids.isEmpty else { return }
             let message = ChangeMessage(change, reason: "no more", ids: ids)
             client.begin(.change(message), of: ids)
+        case .setRules(let change, let queue): take(change, of: queue, by: client)
         case .compact: client.begin(.compact, of: [])
         }
     }

@@ -57,6 +57,11 @@ package struct QueueTable: Equatable {
     /// A queue's rules.
     subscript(queue: String) -> QueueRules { entries[queue]?.rules ?? QueueRules() }
 
+    /// The queues in which something holds.
+    package var rules: [String: QueueRules] {
+        entries.compactMapValues { $0.rules.isDefault ? nil : $0.rules }
+    }
+
     /// Whether there is room for one more.
     func takes(_ queue: String) -> Bool {
         entries[queue] != nil || entries.count < Self.queuesMax
