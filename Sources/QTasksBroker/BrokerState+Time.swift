@@ -31,18 +31,23 @@ extension BrokerState {
         timedUpTo = max(timedUpTo, now.monotonic)
         while let task = scheduled.min, task.due.rawValue <= timedUpTo {
             _ = scheduled.popMin()
-            if !withdrawnTimes.isEmpty,
-                withdrawnTimes[task.task.sequence] == task.due.rawValue
-            {
-                withdrawnTimes[task.task.sequence] = nil
-                continue
-            }
-            queue(task)
+            if withdrawnTimes.isEmpty || !forgetWithdrawn(task) { queue(task) }
         }
         while let task = scheduledByWall.firstRank, task.due.isReached(at: now) {
             scheduledByWall.set(Int(task.task.handle), rank: nil)
             queue(task)
         }
+    }
+
+    /// Whether a task that was to wait until now was withdrawn.
+    private mutating func forgetWithdrawn(_ task: ScheduledTask) -> Bool {
+        let sequence = task.task.sequence
+        guard let times = withdrawnTimes[sequence],
+            let index = times.firstIndex(of: task.due.rawValue)
+        else { return false }
+        withdrawnTimes[sequence]?.remove(at: index)
+        if times.count == 1 { withdrawnTimes[sequence] = nil }
+        return true
     }
 
     private mutating func queue(_ due: ScheduledTask) {
@@ -60,7 +65,7 @@ extension BrokerState {
             return true
         }
         guard boot > timedUpTo else { return false }
-        withdrawnTimes[place.sequence] = boot
+        withdrawnTimes[place.sequence, default: []].append(boot)
         return true
     }
 }

@@ -69,8 +69,9 @@ package struct BrokerState {
     var scheduledByWall = IndexedHeap<ScheduledTask>()
     /// What was due by then is in its line, of ``scheduled``; `CLOCK_BOOTTIME`.
     var timedUpTo: UInt64 = 0
-    /// By sequence, the times of cancelled tasks that are still in ``scheduled``.
-    var withdrawnTimes: [UInt64: UInt64] = [:]
+    /// By sequence, the times of cancelled tasks that are still in ``scheduled``: of one that was queued again and
+    /// cancelled again several.
+    var withdrawnTimes: [UInt64: [UInt64]] = [:]
 
     // Workers.
     var roster = Roster()

@@ -49,6 +49,61 @@ struct `Changing tasks` {
         #expect(bench.broker.nextDeadline == nil, "P8")
     }
 
+    @Test func `a task that is cancelled, requeued and cancelled again comes at none of its times`()
+        throws
+    {
+        var bench = try BrokerBench()
+        let worker = bench.join(session: one)
+        let id = try bench.add { $0.start = .after(milliseconds: 5) }
+        guard case .add(let number, _, _, _, _) = try #require(bench.proposals.last) else { return }
+        bench.proposals = []
+        let first = DueTime(boot: bench.now.monotonic + 5_000_000)
+        try bench.added(number, id, due: first)
+        let placement = try bench.placement(of: id)
+        try bench.change(.cancel, id, .withdrawn(placement, due: first))
+        try bench.change(.requeue, id, .requeued(placement))
+        try bench.grantAll()
+        let lease = try #require(try bench.takeTasks().first).lease
+        let second = DueTime(boot: bench.now.monotonic + 8_000_000)
+        let holding = Holding(id: id, lease: lease)
+        try bench.finish(holding, worker, status: .scheduled, due: second)
+        try bench.change(.cancel, id, .withdrawn(placement, due: second))
+        bench.proposals = []
+        bench.pass(6_000_000)
+        bench.pass(6_000_000)
+        #expect(bench.proposals.isEmpty && bench.broker.lanes.waiting == 0)
+        #expect(bench.broker.withdrawnTimes.isEmpty)
+    }
+
+    @Test func `a suspect that is requeued while its lease is asked for is none any more`() throws {
+        var bench = try BrokerBench()
+        let suspect = BrokerBench.Stored(id: TaskID(), sequence: 1, isSuspect: true)
+        try bench.open(incarnation: 2, [.queued(suspect)])
+        let worker = bench.join(session: one)
+        let leases = bench.proposals.filter { proposal in
+            if case .lease = proposal { true } else { false }
+        }
+        #expect(leases.count == 1)
+        let asked = try bench.placement(of: suspect.id, isSuspect: true)
+        try bench.change(.cancel, suspect.id, .withdrawn(asked, due: .none))
+        let placement = try bench.placement(of: suspect.id)
+        try bench.change(.requeue, suspect.id, .requeued(placement))
+        bench.proposals = leases
+        try bench.grantAll()
+        let lease = try #require(try bench.takeTasks().first).lease
+        // others may run beside it
+        let other = try bench.add()
+        try bench.grantAll()
+        #expect(try bench.takeTasks().map(\.id) == [other])
+        let due = DueTime(boot: bench.now.monotonic + 1_000_000)
+        let holding = Holding(id: suspect.id, lease: lease)
+        try bench.finish(holding, worker, status: .scheduled, due: due)
+        bench.pass(2_000_000)
+        #expect(bench.broker.lanes.suspectsWaiting == 0)
+        try bench.grantAll()
+        #expect(try bench.takeTasks().map(\.id) == [suspect.id])
+    }
+
     @Test func `a cancelled running task is taken from its worker, after what it was sent`() throws
     {
         var bench = try BrokerBench()
