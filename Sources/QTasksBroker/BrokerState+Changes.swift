@@ -70,9 +70,11 @@ extension BrokerState {
         )
     }
 
-    /// Storage has forgotten what it was asked: it is asked again.
+    /// Storage has forgotten what it was asked: it is asked again, in the same order.
     mutating func proposeChangesAgain() {
-        for (number, pending) in clients.changes { propose(pending, as: number) }
+        for (number, pending) in clients.changes.sorted(by: { $0.key < $1.key }) {
+            propose(pending, as: number)
+        }
     }
 
     /// Nobody who asked for a change will hear of it.

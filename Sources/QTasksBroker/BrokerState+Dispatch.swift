@@ -77,9 +77,7 @@ extension BrokerState {
         guard mayLease, lanes.waiting > 0 else { return }
         if lanes.suspectsWaiting > 0 { dispatchSuspects() }
         guard lanes.waiting > lanes.suspectsWaiting else { return }
-        if lanes.areRuled, roster.kindsWithCredit(except: suspectHolder).count > 1 {
-            return fillInOrder()
-        }
+        if roster.kindsWithCredit(except: suspectHolder).count > 1 { return fillInOrder() }
         for worker in roster.all where worker != suspectHolder { fill(worker) }
     }
 
@@ -100,8 +98,8 @@ extension BrokerState {
         }
     }
 
-    /// The same for all workers, where a limit may let fewer start than there are workers for: of what any of
-    /// them can run the best goes first.
+    /// The same where workers differ in what they can run: of what any of them can the best goes first, since
+    /// a limit may let fewer start than there is credit for.
     private mutating func fillInOrder() {
         while let lane = lanes.best(for: roster.kindsWithCredit(except: suspectHolder)),
             let worker = roster.findWorker(of: lanes[lane].kinds, except: suspectHolder),

@@ -50,9 +50,9 @@ extension BrokerState {
         return nil
     }
 
-    /// Storage has forgotten what it was asked: it is asked again.
+    /// Storage has forgotten what it was asked: it is asked again, in the same order.
     mutating func proposeQueueChangesAgain() {
-        for (number, pending) in clients.queueChanges {
+        for (number, pending) in clients.queueChanges.sorted(by: { $0.key < $1.key }) {
             propose(.queue(number: number, pending.message))
         }
     }

@@ -132,7 +132,6 @@ struct Lanes {
     private var queueNumbers: [String: QueueNumber] = [:]
     private var freeQueues: [QueueNumber] = []
     private var queuesWithMost = 0
-    private var queuesWithRules = 0
 
     private var groups: [Group?] = []
     private var groupNumbers = ShardedNumbers<GroupID, GroupNumber>()
@@ -250,12 +249,13 @@ struct Lanes {
 
     private mutating func groupNumber(_ id: GroupID) -> GroupNumber {
         if let number = groupNumbers[id] { return number }
-        forgetCooledGroups()
         let number = freeGroups.popLast() ?? groups.count
         if number == groups.count { groups.append(nil) }
         groups[number] = Group(id: id, limit: StartLimit(since: since))
         groupNumbers[id] = number
         queues[id.queue]?.groups += 1
+        // only now, or its queue might go with the last of them
+        forgetCooledGroups()
         refreshGroup(number)
         return number
     }
@@ -359,7 +359,6 @@ struct Lanes {
             return closeQueueIfUnused(number)
         }
         queues[number]?.rules = rules
-        queuesWithRules += (rules.isDefault ? 0 : 1) - (old.isDefault ? 0 : 1)
         queuesWithMost += (rules.maxQueued == nil ? 0 : 1) - (old.maxQueued == nil ? 0 : 1)
         for lane in queues[number]?.lanes ?? [] {
             if old.ageing != rules.ageing { lanes[lane]?.queued.ageing = rules.ageing }
@@ -369,9 +368,6 @@ struct Lanes {
         refreshQueue(number)
         closeQueueIfUnused(number)
     }
-
-    /// Whether anything may be held back.
-    var areRuled: Bool { queuesWithRules > 0 }
 
     /// Whether any queue takes so many adds only.
     var limitsQueues: Bool { queuesWithMost > 0 }

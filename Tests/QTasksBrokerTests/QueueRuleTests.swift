@@ -230,6 +230,76 @@ struct `A queue's rules` {
         #expect(order.filter { $0 != low } == high)
     }
 
+    @Test func `a session with Storage that breaks in a store's first life gives no fresh burst`()
+        throws
+    {
+        var bench = try BrokerBench()
+        bench.join(session: one)
+        try bench.change { $0.setRate(StartRate(1, perMilliseconds: 1000)) }
+        let first = try bench.add()
+        #expect(try Self.started(&bench).map(\.id) == [first])
+        var rules = QueueRules()
+        rules.rate = StartRate(1, perMilliseconds: 1000)
+        let waiting = BrokerBench.Stored(id: TaskID(), sequence: 2)
+        try bench.open(incarnation: 1, [.queue("default", rules), .queued(waiting)])
+        #expect(try Self.started(&bench).isEmpty)
+        bench.pass(1000 * millisecond)
+        #expect(try Self.started(&bench).map(\.id) == [waiting.id])
+    }
+
+    @Test func `a queue that had rates goes on when its last old key is forgotten for a new one`()
+        throws
+    {
+        var bench = try BrokerBench()
+        let worker = bench.join(session: one)
+        try bench.change { $0.setKeyRate(StartRate(1, perMilliseconds: 1000)) }
+        try bench.add { $0.key = Array("a".utf8) }
+        try Self.finish(try Self.started(&bench), worker, in: &bench)
+        try bench.change { $0.setKeyRate(nil) }
+        bench.pass(2000 * millisecond)
+        let next = try bench.add { $0.key = Array("b".utf8) }
+        #expect(try Self.started(&bench).map(\.id) == [next])
+    }
+
+    @Test func `where one may start it is the first, whichever worker can run it (P6)`() throws {
+        var bench = try BrokerBench()
+        try bench.change { $0.setPaused(true) }
+        bench.join(session: one, names: ["play"])
+        bench.join(session: Session([0, 0, 0, 0, 2]), names: ["play", "work"])
+        let first = try bench.add(name: "work")
+        try bench.add(name: "play")
+        try bench.grantAll()
+        try bench.change {
+            $0.setConcurrency(1)
+            $0.setPaused(false)
+        }
+        #expect(try Self.started(&bench).map(\.id) == [first])
+    }
+
+    @Test func `ageing counts among suspects as well`() throws {
+        var bench = try BrokerBench()
+        var rules = QueueRules()
+        rules.ageing = 1
+        let low = BrokerBench.Stored(id: TaskID(), sequence: 1, isSuspect: true)
+        let high = BrokerBench.Stored(id: TaskID(), sequence: 9, priority: 1, isSuspect: true)
+        let items: [BrokerBench.StoredItem] = [.queued(high), .queued(low)]
+        try bench.open(incarnation: 2, [.queue("default", rules)] + items)
+        bench.join(session: one)
+        #expect(try Self.started(&bench).map(\.id) == [low.id])
+    }
+
+    @Test func `changes that Storage hasn't answered are asked for again in their order`() throws {
+        var bench = try BrokerBench()
+        for isPaused in [true, false, true, false, true, false] {
+            var message = QueueMessage(queue: "default", change: QueueChange())
+            message.change.setPaused(isPaused)
+            bench.client(message.encoded(number: 1))
+        }
+        let asked = bench.takeProposals()
+        try bench.open(incarnation: 2, [])
+        #expect(bench.proposals == asked)
+    }
+
     @Test func `a suspect of a paused queue keeps no worker free for it (P4)`() throws {
         var bench = try BrokerBench()
         var rules = QueueRules()
