@@ -131,6 +131,12 @@ extension ClientState {
     }
 
     private mutating func holdAdd(_ id: TaskID, _ refusal: Refusal, now: UInt64) {
+        guard adds[id] != nil else {
+            // the task was taken by an earlier message; the wait that this one brought was refused with it
+            Self.hold(id, refusal, in: &waits)
+            if waits[id]?.phase == .held { backoff.refused(now: now) }
+            return
+        }
         guard adds[id]?.phase == .sent else { return }
         adds.update(id) { entry in
             entry.content.refusal = refusal

@@ -206,6 +206,23 @@ struct `A client` {
         #expect(client.addFailures(of: 1)?.isEmpty == true)
     }
 
+    @Test
+    mutating func `asks again for a wait that was refused with an add which was there already`()
+        throws
+    {
+        _ = client.welcome()
+        client.begin(1, .add(try batch([task]), wait: false), seconds: 5)
+        _ = client.turn()
+        client.begin(2, .add(try batch([task]), wait: true), seconds: 50)
+        // unanswered for long: it is sent once more, and with it the wait
+        #expect(client.pass(seconds: 1.5).contains { $0.options.contains(.wait) })
+        // the first is taken; the second finds the queue full
+        _ = client.receipt([task.id])
+        _ = client.receipt([task.id], .refused(Refusal(.overloaded, "full")))
+        let asked = client.pass(seconds: 1)
+        #expect(asked.contains { $0.command == .get && $0.ids == [task.id] })
+    }
+
     @Test mutating func `says that nobody was there`() throws {
         client.begin(1, .add(try batch([task]), wait: false), seconds: 2)
         client.begin(2, .ping, seconds: 1)
