@@ -283,6 +283,7 @@ extension Checker {
         checkRetention()
         checkSettings()
         if !ledger.queues.rules.isEmpty { fail("rules are left: \(ledger.queues.rules)") }
+        statistics.ruledLeases += order.limits.ruledLeases
         statistics.heldBack += order.limits.heldBack
         statistics.tasks += ledger.tasks.count + statistics.forgotten
         statistics.executions += executions.count

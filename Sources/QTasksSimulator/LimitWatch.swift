@@ -41,7 +41,8 @@ struct LimitWatch {
     private var time: UInt64 = 0
     private var formerTime: UInt64 = 0
 
-    /// How often a task was passed over that a limit held back.
+    /// How many leases were proposed under some rule, and how often a task was passed over that a limit held back.
+    private(set) var ruledLeases = 0
     private(set) var heldBack = 0
 
     mutating func beginTurn(at time: UInt64) {
@@ -122,6 +123,7 @@ struct LimitWatch {
     /// - Returns: What forbids it; `nil`: nothing.
     mutating func proposed(_ lease: Lease, _ task: AddedTask, as number: UInt64) -> String? {
         let complaint = isFree(task.queue) ? nil : complaint(of: task)
+        if !isFree(task.queue) { ruledLeases += 1 }
         asked[number] = lease
         held[lease] = Subject(queue: task.queue, key: task.key)
         let hold = rules[task.queue] ?? QueueRules()

@@ -11,6 +11,7 @@ extension PlantedFault {
     /// - Parameters:
     ///   - rules: What Storage says.
     ///   - isRestart: In its snapshot.
+    /// - Returns: The same, unless the mistake is about rules.
     private func mistaken(_ rules: QueueRules, isRestart: Bool) -> QueueRules {
         var mistaken = rules
         switch self {

@@ -67,9 +67,10 @@ package enum Simulation {
         /// Tasks that were cancelled, by what they were before, and those that were queued again.
         package internal(set) var cancelled: [TaskStatus: Int] = [:]
         package internal(set) var requeued = 0
-        /// Changes of queues' rules, how often another task went before one that a limit of its key held back,
-        /// and adds that a full queue didn't take.
+        /// Changes of queues' rules, leases in queues that had some, how often another task went before one that
+        /// a limit of its key held back, and adds that a full queue didn't take.
         package internal(set) var ruleChanges = 0
+        package internal(set) var ruledLeases = 0
         package internal(set) var heldBack = 0
         package internal(set) var overloads = 0
 
@@ -103,6 +104,7 @@ package enum Simulation {
             left.cancelled.merge(right.cancelled, uniquingKeysWith: +)
             left.requeued += right.requeued
             left.ruleChanges += right.ruleChanges
+            left.ruledLeases += right.ruledLeases
             left.heldBack += right.heldBack
             left.overloads += right.overloads
         }

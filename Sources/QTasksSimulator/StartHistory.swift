@@ -26,7 +26,11 @@ struct StartHistory {
 
     /// Whether the Broker may take it that none may start yet.
     ///
-    /// - Parameter debt: From when on starts would be spaced evenly, whatever came before this rate; 0: at once.
+    /// - Parameters:
+    ///   - rate: How many may.
+    ///   - time: When that would be.
+    ///   - debt: From when on starts would be spaced evenly, whatever came before this rate; 0: at once.
+    /// - Returns: Whether the next would come too early, as far as it may think.
     func mayBeClosed(_ rate: StartRate, at time: UInt64, after debt: UInt64) -> Bool {
         if !Self.keeps(rate, starts, at: time) { return true }
         let spaced = debt + UInt64(starts.count) * rate.spacing

@@ -342,6 +342,33 @@ struct `A unique key in a store that keeps house` {
         }
     }
 
+    @Test func `with a window keeps its dead task from being purged, which changes nothing`() throws
+    {
+        let store = try Self.store()
+        var task = Self.task(1, .window("k", .seconds(60)))
+        task.maxDeliveries = 1
+        try store.add(task)
+        let lease = Lease(incarnation: 1, counter: 1)
+        store.lease(task.id, lease, to: Bench.worker)
+        store.propose(
+            .release(
+                number: 1,
+                holding: Holding(id: task.id, lease: lease),
+                cause: .death,
+                isShared: false,
+                counts: true
+            )
+        )
+        try store.settle()
+        let number = try #require(store.state.known(task.id))
+        #expect(store.state.tasks.index[number].status == .dead)
+        store.propose(.change(number: 2, .forget, id: task.id, reason: ""))
+        try store.settle()
+        store.pass(120_000_000_000)
+        try store.settle()
+        #expect(store.state.known(task.id) != nil, "its retention is longer than the window")
+    }
+
     @Test func `with a window keeps its finished task until that ends`() throws {
         let store = try Self.store()
         let task = Self.task(1, .window("k", .seconds(3600)))

@@ -12,8 +12,9 @@ struct `A checker worth its name` {
     private static let easilyFound: [PlantedFault] = [
         .addAcknowledgedBeforeDurable, .carriedAsAdded, .creditAsIncrement,
         .dueByWallClockAfterAStep, .forgottenCarriedForward, .helloNotReconciled,
-        .lostDispatchForgotten, .orderByPosition, .orderReversed, .replayByPosition,
-        .resultAcknowledgedUnsaved, .resultToldBeforeDurable, .sharersDeathsCounted,
+        .keyHeldBackTooLong, .limitOffByOne, .lostDispatchForgotten, .orderByPosition,
+        .orderReversed, .rateOfEachBurst, .replayByPosition, .resultAcknowledgedUnsaved,
+        .resultToldBeforeDurable, .rulesForgottenAtRestart, .sharersDeathsCounted,
         .wallClockReckonedOnce,
     ]
 

@@ -55,6 +55,7 @@ struct `The whole system in virtual time` {
         guard broken.isEmpty, seeds.count >= 20 else { return }
         Self.expectEnough(total, seeds.count)
         Self.expectForgetting(total, seeds.count)
+        Self.expectRules(total, seeds.count)
         // every other seed tells large payloads by their place in the store
         if seeds.contains(where: { !$0.isMultiple(of: 2) }) {
             Self.expectPlaces(total, seeds.count)
@@ -68,6 +69,15 @@ struct `The whole system in virtual time` {
         #expect(total.expired > seeds / 4)
         #expect(total.repeats > seeds)
         #expect(total.openedWithout > seeds / 8)
+    }
+
+    /// In about one seed in three operators set rules of queues, and in one in four they purge dead tasks.
+    private static func expectRules(_ total: Simulation.Statistics, _ seeds: Int) {
+        #expect(total.ruleChanges > seeds)
+        #expect(total.ruledLeases > seeds)
+        for kind: FaultKind in [.queuePaused, .queueLimited, .startsLimited, .deadPurged] {
+            #expect(total.faults[kind] > 0, "\(kind)")
+        }
     }
 
     private static func expectPlaces(_ total: Simulation.Statistics, _ seeds: Int) {
