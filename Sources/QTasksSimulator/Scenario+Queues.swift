@@ -75,7 +75,7 @@ extension Scenario {
     /// Drawn by itself as well: some tasks more that kill their workers, and somebody who has them forgotten.
     mutating func planPurges() {
         var random = SeededRandom(seed: seed &* 0x9E37_79B9_7F4A_7C15 ^ 0x5047)
-        guard random.chance(25) else { return }
+        guard random.chance(40) else { return }
         for number in tasks.indices where random.chance(8) { tasks[number].kind = .poison(100) }
         let adds = steps.filter { step in
             if case .add = step.deed { true } else { false }

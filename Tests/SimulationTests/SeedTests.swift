@@ -71,7 +71,7 @@ struct `The whole system in virtual time` {
         #expect(total.openedWithout > seeds / 8)
     }
 
-    /// In about one seed in three operators set rules of queues, and in one in four they purge dead tasks.
+    /// In about one seed in three operators set rules of queues, and in two of five they purge dead tasks.
     private static func expectRules(_ total: Simulation.Statistics, _ seeds: Int) {
         #expect(total.ruleChanges > seeds)
         #expect(total.ruledLeases > seeds)
