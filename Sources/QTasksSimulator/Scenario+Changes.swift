@@ -26,26 +26,24 @@ extension Scenario {
             let delays: [UInt64] = [20 * .millisecond, 300 * .millisecond, 3 * .second]
             let at = add.at + random.nanoseconds(0...random.pick(delays))
             let change: TaskChange = random.chance(65) ? .cancel : .requeue
-            plan(change, of: batch, at: at, &random)
+            plan(.change(change, tasks: batch), at: at, &random)
             guard change == .cancel, random.chance(60) else { continue }
             // at times before their workers have heard that they don't have them any more
-            plan(.requeue, of: batch, at: at + random.nanoseconds(0...random.pick(delays)), &random)
+            plan(
+                .change(.requeue, tasks: batch),
+                at: at + random.nanoseconds(0...random.pick(delays)),
+                &random
+            )
         }
         steps.sort { $0.at < $1.at }
     }
 
-    private mutating func plan(
-        _ change: TaskChange,
-        of tasks: [Int],
+    /// A client does this at that time.
+    mutating func plan(
+        _ deed: ClientStep.Deed,
         at time: UInt64,
         _ random: inout SeededRandom
     ) {
-        steps.append(
-            ClientStep(
-                at: time,
-                client: random.below(clients),
-                deed: .change(change, tasks: tasks)
-            )
-        )
+        steps.append(ClientStep(at: time, client: random.below(clients), deed: deed))
     }
 }

@@ -40,11 +40,12 @@ extension Scenario {
             change.setKeyRate(rate(&random))
             change.setConcurrency(UInt32(random.between(2...5)))
         }
-        plan(change, of: queue, at: time, &random)
+        plan(.setRules(change, queue: queue), at: time, &random)
         // most last for a while, a pause in all cases
         guard change.rules.isPaused || random.chance(50) else { return }
         let end = time + random.nanoseconds(50 * .millisecond...1500 * .millisecond)
-        plan(QueueChange(change.fields, QueueRules()), of: queue, at: end, &random)
+        let lifting = QueueChange(change.fields, QueueRules())
+        plan(.setRules(lifting, queue: queue), at: end, &random)
     }
 
     private func rate(_ random: inout SeededRandom) -> StartRate {
@@ -52,21 +53,6 @@ extension Scenario {
             UInt32(random.between(1...20)),
             perMilliseconds: UInt32(random.between(50...1000)),
             burst: UInt32(random.between(1...3))
-        )
-    }
-
-    private mutating func plan(
-        _ change: QueueChange,
-        of queue: String,
-        at time: UInt64,
-        _ random: inout SeededRandom
-    ) {
-        steps.append(
-            ClientStep(
-                at: time,
-                client: random.below(clients),
-                deed: .setRules(change, queue: queue)
-            )
         )
     }
 
@@ -97,13 +83,5 @@ extension Scenario {
             }
         }
         steps.sort { $0.at < $1.at }
-    }
-
-    private mutating func plan(
-        _ deed: ClientStep.Deed,
-        at time: UInt64,
-        _ random: inout SeededRandom
-    ) {
-        steps.append(ClientStep(at: time, client: random.below(clients), deed: deed))
     }
 }
