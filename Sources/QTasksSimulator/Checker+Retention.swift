@@ -39,7 +39,9 @@ extension Checker {
             if isPurged(task) {
                 world.count(.deadPurged)
             } else if let until = keptUntil(task), until > world.now.wall,
-                time < seconds(task) * .second
+                time < seconds(task) * .second,
+                // and a time that was over stays over
+                !appendedOn.values.contains(where: { $0 >= until })
             {
                 fail("P3: \(name(id)) is forgotten at \(world.now.wall), not \(until)")
             }

@@ -81,9 +81,9 @@ extension Scenario {
                 case ..<8: .get(tasks: batch)
                 default: .wait(tasks: batch)
                 }
-            plan(deed, at: end, &random)
+            planAround(end, deed, &random)
         }
-        for _ in 0..<random.between(0...3) { plan(.compact, at: end, &random) }
+        for _ in 0..<random.between(0...3) { planAround(end, .compact, &random) }
         // a run without faults stays one; elsewhere somebody has to read what is left
         let kinds: [Fault.Kind] = [.killStorage, .killStorage, .killBroker, .killAll, .losePower]
         for _ in 0..<(faults.isEmpty ? 0 : random.between(1...3)) {
@@ -93,13 +93,12 @@ extension Scenario {
         calmAt = max(calmAt, end + .second)
     }
 
-    private mutating func plan(
+    /// At times before what is due then is forgotten.
+    private mutating func planAround(
+        _ time: UInt64,
         _ deed: ClientStep.Deed,
-        at time: UInt64,
         _ random: inout SeededRandom
     ) {
-        // at times before what is due then is forgotten
-        let at = time + random.nanoseconds(0...500 * .millisecond)
-        steps.append(ClientStep(at: at, client: random.below(clients), deed: deed))
+        plan(deed, at: time + random.nanoseconds(0...500 * .millisecond), &random)
     }
 }
