@@ -85,9 +85,11 @@ extension JobBoard {
 
     private func remove(_ segments: [UInt32], _ checkpoints: [UInt32]) {
         // one that stays is met again at the next opening
-        for segment in segments { try? files.removeInSteps(path(segment)) }
+        let isHurried = { self.isHurried.load(ordering: .relaxed) }
+        for segment in segments { try? files.removeInSteps(path(segment), isHurried: isHurried) }
         for number in checkpoints {
-            try? files.removeInSteps("\(directory)/\(LogFormat.checkpointName(number))")
+            let name = "\(directory)/\(LogFormat.checkpointName(number))"
+            try? files.removeInSteps(name, isHurried: isHurried)
         }
         withJobs { $0.removed(segments: segments, checkpoints: checkpoints) }
         onProgress?()

@@ -19,6 +19,8 @@ final class JobBoard: @unchecked Sendable {
     let hasFailed = Atomic<Bool>(false)
     let isShortOfSpace = Atomic<Bool>(false)
     let isAtLimit = Atomic<Bool>(false)
+    /// See ``Log/isHurried``.
+    let isHurried = Atomic<Bool>(false)
     /// Steps of housekeeping that were done.
     let keptCount = Atomic<Int>(0)
 

@@ -154,6 +154,13 @@ extension Log {
         board.withJobs { $0.keep { $0.dropCheckpoint(number) } }
     }
 
+    /// Whether what is not needed any more goes as fast as it can, also where that holds up syncs: a
+    /// compaction that has fallen behind gains nothing before it is gone.
+    public var isHurried: Bool {
+        get { board.isHurried.load(ordering: .relaxed) }
+        set { board.isHurried.store(newValue, ordering: .relaxed) }
+    }
+
     /// Changes with each step of housekeeping that is done: until it does, checkpoints and files are as
     /// they were.
     public var housekeepingCount: Int {

@@ -125,7 +125,12 @@ public protocol LogFiles: Sendable {
     /// holds the file.
     ///
     /// It takes its time, and so belongs on a thread that nothing waits for.
-    func removeInSteps(_ path: String) throws(AppendLogError)
+    ///
+    /// - Parameters:
+    ///   - path: The file.
+    ///   - isHurried: Asked before each step: whether room is wanted more than that others aren't held up.
+    /// - Throws: As every call does.
+    func removeInSteps(_ path: String, isHurried: () -> Bool) throws(AppendLogError)
 
     /// Has the bytes of an open file stay as they are, also once its name is removed, for as long as it
     /// is open or mapped.
@@ -199,7 +204,7 @@ extension LogFiles {
     }
 
     /// At once, for disks on which that takes no time.
-    public func removeInSteps(_ path: String) throws(AppendLogError) {
+    public func removeInSteps(_ path: String, isHurried: () -> Bool) throws(AppendLogError) {
         try remove(path)
     }
 

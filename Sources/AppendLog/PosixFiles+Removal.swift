@@ -14,10 +14,16 @@ extension PosixFiles {
     /// How much is freed at a time, in bytes.
     private static let stepBytes = 1 << 20
 
+    /// The same where room is wanted more than anything else.
+    private static let hurriedStepBytes = 16 << 20
+
     /// How long others have the disk to themselves between two steps, in nanoseconds.
     private static let pause = 1_000_000
 
-    public func removeInSteps(_ path: String) throws(AppendLogError) {
+    public func removeInSteps(
+        _ path: String,
+        isHurried: () -> Bool
+    ) throws(AppendLogError) {
         // a reader's lock, or one that can't be had, is no reason for the file to stay
         guard let file = try? open(path, .readWrite) else { return try remove(path) }
         defer { close(file) }
@@ -25,9 +31,11 @@ extension PosixFiles {
         try remove(path)
         guard isMine, var left = try? size(file) else { return }
         while left > 0 {
-            left = max(0, left - Self.stepBytes)
+            let hurries = isHurried()
+            left = max(0, left - (hurries ? Self.hurriedStepBytes : Self.stepBytes))
             let isShort = Self.step.withLock { _ in ftruncate(file.rawValue, left) == 0 }
             guard isShort else { return }
+            if hurries { continue }
             var pause = timespec(tv_sec: 0, tv_nsec: Self.pause)
             nanosleep(&pause, nil)
         }

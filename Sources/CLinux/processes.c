@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -59,6 +60,12 @@ int clinux_set_awaited(int is_awaited, int is_inherited) {
     if (!is_inherited) attributes.flags |= SCHED_RESET_ON_FORK_FLAG;
     attributes.runtime = is_awaited ? 200000 : 0;
     return (int)syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
+void clinux_return_memory(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 int clinux_peer_pidfd(int fd) {

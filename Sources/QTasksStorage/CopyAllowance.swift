@@ -6,13 +6,13 @@
 /// It grows with what others append, three times as fast, so that a compaction ends however busy the system is; and
 /// with time, so that it ends also where nobody does anything.
 struct CopyAllowance {
-    private static let bytesMax = 1 << 20
+    private static let bytesMax = 4 << 20
     /// Bytes a second.
     private static let rate: UInt64 = 16 << 20
     /// One that is that much behind has no regard for the syncs of others: it would never get anywhere.
     ///
     /// Time alone never gets it there.
-    private static let bytesBehind = 256 << 10
+    private static let bytesBehind = 1 << 20
     /// As much as is worth a turn.
     private static let bytesWorthwhile = 32 << 10
     /// To read and check this many bytes takes as much as to copy one.

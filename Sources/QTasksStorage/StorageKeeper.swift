@@ -46,7 +46,7 @@ package struct StorageKeeper {
     private static let bytesUnderWay = 32 << 10
     /// Where room is short, whoever adds a task waits for the compaction itself; and one that has fallen behind
     /// would never come to its end.
-    private static let bytesUnderWayInNeed = 512 << 10
+    private static let bytesUnderWayInNeed = 4 << 20
 
     /// Where room is short, that much is worth copying all that is alive.
     private static let bytesWorthwhile = 1 << 20
@@ -343,9 +343,9 @@ package struct StorageKeeper {
         }
         allowance.grow(appended: log.kept.bytes(since: copyEnd), now: now.monotonic)
         copyEnd = log.kept.end
+        log.kept.isHurried = log.kept.isAlmostFull || allowance.isBehind
         while true {
-            let isLate = log.kept.isAlmostFull || allowance.isBehind
-            if log.kept.bytesNotDurable > (isLate ? Self.bytesUnderWayInNeed : Self.bytesUnderWay) {
+            if isUnderWay(log.kept) {
                 log.kept.submit(sync: true)
                 return .waiting
             }
@@ -373,6 +373,15 @@ package struct StorageKeeper {
             }
             if isOver() { return .soon }
         }
+    }
+
+    /// Whether so much is on its way to the disk that a compaction waits.
+    private func isUnderWay(_ log: Log) -> Bool {
+        // others' bytes count where somebody waits for them: those that are late have no regard, and would
+        // wait for ever where others append faster than the disk syncs
+        log.isAlmostFull || allowance.isBehind
+            ? log.pendingBytes > Self.bytesUnderWayInNeed
+            : log.bytesNotDurable > Self.bytesUnderWay
     }
 
     /// A segment is gone.

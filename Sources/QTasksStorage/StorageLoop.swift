@@ -1,6 +1,7 @@
 // Part of QTasks. License: see LICENSE.
 
 import AppendLog
+import CLinux
 import Glibc
 package import Logging
 import QTasksGlobalConfig
@@ -57,6 +58,8 @@ package final class StorageLoop {
     private var idleAt: UInt64?
     private var spaceAt: UInt64?
     private var retentionAt: UInt64?
+    /// What reading the store and telling the Broker of it took is free and has not gone back to the system.
+    private var holdsOpeningMemory = true
     private var exitCode: Int32?
 
     /// Opens the store and binds Storage's sockets; the caller holds the lock for them.
@@ -82,6 +85,8 @@ package final class StorageLoop {
         let store = try Self.open(settings, logger: logger) { doorbell.ring() }
         (log, state, keeper) = (store.log, store.state, store.keeper)
         submitted = log.lastSequence
+        lastCommit = MonotonicClock.nowNanoseconds()
+        idleAt = lastCommit + Self.idlePause
         let limit = Int64(config.maxPayload) + 1 << 20
         results = try Socket(.pull, in: context, options: .pull(maxMessageBytes: limit))
         // no limit here: the Broker packs a turn's proposals into one message, and nobody else is heard
@@ -273,6 +278,9 @@ package final class StorageLoop {
         // what nobody needs to be durable becomes so now
         log.submit(sync: true)
         log.noteIdle()
+        guard holdsOpeningMemory else { return }
+        holdsOpeningMemory = false
+        clinux_return_memory()
     }
 
     // MARK: Processes

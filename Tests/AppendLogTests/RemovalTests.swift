@@ -24,17 +24,18 @@ struct `A file that is removed in steps` {
 
     private var exists: Bool { access(path, F_OK) == 0 }
 
-    @Test func `is gone, and so are its bytes where nobody holds it`() throws {
+    @Test(arguments: [false, true])
+    func `is gone, and so are its bytes where nobody holds it`(isHurried: Bool) throws {
         let file = try files.open(path, .read)
         defer { files.close(file) }
-        try files.removeInSteps(path)
+        try files.removeInSteps(path, isHurried: { isHurried })
         #expect(!exists)
         #expect(try files.size(file) == 0)
     }
 
     @Test func `stays whole for whoever has mapped it`() throws {
         let mapping = try files.map(path)
-        try files.removeInSteps(path)
+        try files.removeInSteps(path, isHurried: { false })
         #expect(!exists)
         #expect(mapping.bytes.count == Self.bytes && mapping.bytes.allSatisfy { $0 == 7 })
     }
@@ -43,7 +44,7 @@ struct `A file that is removed in steps` {
         let file = try files.open(path, .read)
         defer { files.close(file) }
         try files.hold(file)
-        try files.removeInSteps(path)
+        try files.removeInSteps(path, isHurried: { false })
         #expect(!exists)
         #expect(try files.size(file) == Self.bytes)
     }
@@ -60,7 +61,7 @@ struct `A file that is removed in steps` {
     @Test func `can't be held by who had opened it before it went`() throws {
         let file = try files.open(path, .read)
         defer { files.close(file) }
-        try files.removeInSteps(path)
+        try files.removeInSteps(path, isHurried: { false })
         let gone = "\(path) (deleted)"
         #expect(throws: AppendLogError.system(call: "open", path: gone, errno: ENOENT)) {
             try files.hold(file)

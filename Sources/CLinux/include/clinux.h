@@ -41,6 +41,9 @@ int clinux_set_name(const char *name);
 /// it, or (SCHED_FLAG_RESET_ON_FORK) none ever does again. Earlier kernels take no notice.
 int clinux_set_awaited(int is_awaited, int is_inherited);
 
+/// malloc_trim(3): memory that is free goes back to the system; nothing where the C library has no such call.
+void clinux_return_memory(void);
+
 /// SO_PEERPIDFD (Linux 6.5): a pidfd of whoever is at the other end of a Unix socket. Close-on-exec.
 int clinux_peer_pidfd(int fd);
 

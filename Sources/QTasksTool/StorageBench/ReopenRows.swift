@@ -132,6 +132,8 @@ struct ReopenRows {
             guard found == count else {
                 throw QTasksError(.internalError, "of \(count) tasks the system has \(found)")
             }
+            // at rest: what opening took has gone back by then
+            try await Task.sleep(for: .seconds(2))
             let bytes = try await memory(of: app)
             await system.stop()
             return (seconds, bytes)
