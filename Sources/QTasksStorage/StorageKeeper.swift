@@ -371,7 +371,11 @@ package struct StorageKeeper {
                 case nil: return .idle
                 }
             }
-            if isOver() { return .soon }
+            if isOver() {
+                // where nobody else asks for a sync, the one before a segment goes would find all of it to do
+                if log.kept.bytesNotDurable > Self.bytesUnderWay { log.kept.submit(sync: true) }
+                return .soon
+            }
         }
     }
 
