@@ -69,9 +69,10 @@ package enum RoleThread {
             poll(&items, 2, -1)
             if items[1].revents != 0 { clinux_drain_main_queue() }
             var code: Int32 = 0
-            if read(readEnd, &code, MemoryLayout<Int32>.size) == MemoryLayout<Int32>.size {
-                return code
-            }
+            let count = read(readEnd, &code, MemoryLayout<Int32>.size)
+            if count == MemoryLayout<Int32>.size { return code }
+            // a task has closed its process's descriptors: nobody would ever hear of what runs in it
+            if count < 0, errno == EBADF { _exit(70) }
         }
     }
 
