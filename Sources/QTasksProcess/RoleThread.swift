@@ -71,7 +71,7 @@ package enum RoleThread {
             var code: Int32 = 0
             let count = read(readEnd, &code, MemoryLayout<Int32>.size)
             if count == MemoryLayout<Int32>.size { return code }
-            // a task has closed its process's descriptors: nobody would ever hear of what runs in it
+            // a task has closed its process's descriptors: there is nothing left to wait for
             if count < 0, errno == EBADF { _exit(70) }
         }
     }

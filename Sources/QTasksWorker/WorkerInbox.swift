@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import Glibc
 package import Logging
 package import QTasksModel
 import Synchronization
@@ -36,7 +37,8 @@ package final class WorkerInbox: Sendable {
             events.append(event)
             return events.count == 1
         }
-        if wasEmpty { bell.ring() }
+        // a task has closed its process's descriptors: nobody would ever hear of what runs in it
+        if wasEmpty, !bell.ring() { _exit(70) }
     }
 
     /// Swaps what is there against an empty array.

@@ -31,10 +31,13 @@ public final class Doorbell: Sendable {
     /// Wakes the owner, or does nothing where it is about to wake.
     ///
     /// Any thread.
-    public func ring() {
-        guard !isRung.exchange(true, ordering: .acquiringAndReleasing) else { return }
-        // Cannot fail: the counter has room for 2^64 - 2 rings.
-        _ = eventfd_write(descriptor, 1)
+    ///
+    /// - Returns: `false` where it can't be heard: somebody has closed ``descriptor``.
+    @discardableResult
+    public func ring() -> Bool {
+        guard !isRung.exchange(true, ordering: .acquiringAndReleasing) else { return true }
+        // else it cannot fail: the counter has room for 2^64 - 2 rings
+        return eventfd_write(descriptor, 1) == 0
     }
 
     /// Makes the next ring count again.

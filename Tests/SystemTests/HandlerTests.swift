@@ -95,7 +95,7 @@ extension `A running system` {
             }
         }
 
-        @Test(arguments: ["exitOnce", "trapOnce"])
+        @Test(arguments: ["exitOnce", "trapOnce", "closeOnce"])
         func `ends its process has its task run elsewhere`(name: String) async throws {
             try await Bed.use { bed in
                 let system = try bed.system()

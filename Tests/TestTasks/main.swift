@@ -137,6 +137,13 @@ app.task("trapOnce") { (context: TaskContext) async throws -> Int in
     return Int(context.attempt)
 }
 
+// what is left of its process can neither hear nor tell
+app.syncTask("closeOnce") { (context: TaskContext) throws -> Int in
+    Bench.report("closeOnce", context)
+    if context.attempt == 1 { for descriptor: Int32 in 3..<1024 { close(descriptor) } }
+    return Int(context.attempt)
+}
+
 app.task("deadly") { (context: TaskContext) async throws -> Void in
     Bench.report("deadly", context)
     kill(getpid(), SIGKILL)
