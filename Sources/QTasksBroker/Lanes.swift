@@ -4,44 +4,6 @@ import HeapModule
 import QTasksModel
 import QTasksWire
 
-/// The tasks of one name in one queue, and of one key where they have one, in the order in which they are
-/// leased.
-struct Lane {
-    /// What makes a lane: what a worker must know, where the task waits, and what limits per key go by.
-    struct Key: Hashable {
-        var queue: String
-        var name: String
-        var key: [UInt8] = []
-    }
-
-    let key: Key
-    let queue: Lanes.QueueNumber
-    /// Those with its key in its queue, where it has one.
-    let group: Lanes.GroupNumber?
-    /// The kinds of workers that can run it.
-    fileprivate(set) var kinds: [Lanes.KindNumber]
-
-    fileprivate(set) var queued = TaskLine()
-
-    /// Those that run alone, because a process died with them and others in it.
-    fileprivate(set) var suspects = Heap<QueuedTask>()
-
-    /// Adds proposed without a lease whose verdict is still to come: who comes later must not
-    /// overtake them.
-    fileprivate(set) var unanswered = 0
-
-    /// Leases on tasks of this lane, and tasks that wait for a time.
-    fileprivate(set) var leased = 0
-    fileprivate(set) var scheduled = 0
-
-    var waiting: Int { queued.count + suspects.count }
-
-    /// Whether nothing would be forgotten if the lane went.
-    var isUnused: Bool {
-        queued.isEmpty && suspects.isEmpty && unanswered == 0 && leased == 0 && scheduled == 0
-    }
-}
-
 /// All lanes, by number, and which of them is served next.
 ///
 /// ```
@@ -192,7 +154,7 @@ struct Lanes {
             group: group,
             kinds: kinds.indices.filter { kinds[$0]?.names.contains(key.name) == true }
         )
-        lanes[number]?.queued.ageing = queues[queue]?.rules.ageing
+        lanes[number]?.ageing = queues[queue]?.rules.ageing
         numbers[key] = number
         numbersOfName[key.name, default: []].insert(number)
         queues[queue]?.lanes.insert(number)
@@ -361,7 +323,7 @@ struct Lanes {
         queues[number]?.rules = rules
         queuesWithMost += (rules.maxQueued == nil ? 0 : 1) - (old.maxQueued == nil ? 0 : 1)
         for lane in queues[number]?.lanes ?? [] {
-            if old.ageing != rules.ageing { lanes[lane]?.queued.ageing = rules.ageing }
+            if old.ageing != rules.ageing { lanes[lane]?.ageing = rules.ageing }
             if let group = places[lane].group { refreshGroup(group) }
             refresh(lane)
         }
@@ -468,39 +430,8 @@ struct Lanes {
     func bestSuspect(except stuck: Set<Number>) -> Number? {
         suspectLanes.lazy
             .filter { !stuck.contains($0) && self.isOpen($0) }
-            .compactMap { number in
-                self.firstSuspect(of: number).map {
-                    (LeaseRank($0, ageing: self.lanes[number]?.queued.ageing), number)
-                }
-            }
+            .compactMap { number in self.lanes[number]?.suspects.firstRank.map { ($0, number) } }
             .min { $0.0 < $1.0 }?.1
-    }
-
-    private func firstSuspect(of number: Number) -> QueuedTask? {
-        guard let lane = lanes[number], let ageing = lane.queued.ageing else {
-            return lanes[number]?.suspects.min
-        }
-        // there are few
-        return lane.suspects.unordered.min {
-            LeaseRank($0, ageing: ageing) < LeaseRank($1, ageing: ageing)
-        }
-    }
-
-    private mutating func takeFirstSuspect(of number: Number) -> QueuedTask? {
-        guard let first = firstSuspect(of: number) else { return nil }
-        removeSuspect(first, from: number)
-        return first
-    }
-
-    private mutating func removeSuspect(_ task: QueuedTask, from number: Number) {
-        guard lanes[number]?.suspects.min != task else {
-            lanes[number]?.suspects.removeMin()
-            return
-        }
-        // there are few
-        if let suspects = lanes[number]?.suspects {
-            lanes[number]?.suspects = Heap(suspects.unordered.filter { $0 != task })
-        }
     }
 
     /// A lane has another first task, or may be served, or not.
@@ -530,7 +461,8 @@ struct Lanes {
         if isSuspect {
             suspectsWaiting += 1
             suspectLanes.insert(number)
-            lanes[number]?.suspects.insert(task)
+            // withdrawn from there perhaps, and queued again since
+            lanes[number]?.suspects.putBack(task)
         } else {
             let first = lanes[number]?.queued.first
             lanes[number]?.queued.insert(task)
@@ -556,7 +488,7 @@ struct Lanes {
     /// Takes the head, the suspects' where `isSuspect`.
     mutating func popHead(of number: Number, isSuspect: Bool) -> QueuedTask? {
         let head =
-            isSuspect ? takeFirstSuspect(of: number) : lanes[number]?.queued.removeFirst()
+            isSuspect ? lanes[number]?.suspects.removeFirst() : lanes[number]?.queued.removeFirst()
         guard let head else { return nil }
         count(-1, in: number)
         if isSuspect { dropSuspect(from: number) } else { refresh(number) }
@@ -570,7 +502,7 @@ struct Lanes {
             lanes[number]?.queued.withdraw(task)
             return refresh(number)
         }
-        removeSuspect(task, from: number)
+        lanes[number]?.suspects.withdraw(task)
         dropSuspect(from: number)
     }
 
