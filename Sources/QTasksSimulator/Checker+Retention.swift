@@ -41,7 +41,7 @@ extension Checker {
             } else if let until = keptUntil(task), until > world.now.wall,
                 time < seconds(task) * .second,
                 // and a time that was over stays over
-                !appendedOn.values.contains(where: { $0 >= until })
+                !appendedOn.contains(where: { $0.key > task.lastSequence && $0.value >= until })
             {
                 fail("P3: \(name(id)) is forgotten at \(world.now.wall), not \(until)")
             }
