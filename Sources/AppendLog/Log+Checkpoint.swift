@@ -185,15 +185,18 @@ extension Log {
 
     /// How many bytes of records lie behind `position`.
     public func bytes(since position: RecordPosition) -> Int {
-        segments.reduce(0) { sum, segment in
-            guard segment.index >= position.segment else { return sum }
+        var sum = 0
+        // the last one, mostly: there may be thousands before it
+        for segment in segments.reversed() {
+            guard segment.index >= position.segment else { break }
             let end = segment.end ?? Int(assembler.end.offset)
             // a header is no record: one that a checkpoint can't begin behind would call for the next
             let start =
                 segment.index == position.segment
                 ? Int(position.offset) : SegmentHeader.areaBytes
-            return sum + max(0, end - start)
+            sum += max(0, end - start)
         }
+        return sum
     }
 
     /// The end of the log; an opening drops a segment without records.

@@ -121,12 +121,12 @@ final class House {
     // MARK: Tasks
 
     @discardableResult
-    func add(_ count: Int) throws -> [TaskID] {
+    func add(_ count: Int, bytes: Int = 100) throws -> [TaskID] {
         try (0..<count).map { _ in
             let task = TaskSubmission(
                 id: generator.next(milliseconds: 1_000),
                 name: "a",
-                arguments: Array(repeating: 0x20, count: 100)
+                arguments: Array(repeating: 0x20, count: bytes)
             )
             var writer = WireWriter()
             try task.write(to: &writer)

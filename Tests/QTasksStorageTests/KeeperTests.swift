@@ -136,6 +136,28 @@ struct `A compaction` {
         #expect(house.state.tasks.index.count == 300)
     }
 
+    @Test func `that has done much at once goes on later, says when, and gets done (P8)`() throws {
+        let house = try House(keeping())
+        try house.add(500, bytes: 5000)
+        house.finish(try house.add(600, bytes: 5000))
+        try house.settle()
+        house.pass(620)
+        try house.settle()
+        let carried = house.log.carried
+        #expect(house.log.kept.isCompacting && carried > 100 && carried < 400)
+        // nothing comes that would call it
+        let deadline = try #require(house.nextDeadline)
+        #expect(deadline > house.now.monotonic && deadline < house.now.monotonic + second / 10)
+        var seconds = 0
+        while house.log.kept.isCompacting, seconds < 20 {
+            house.pass(1)
+            try house.settle()
+            seconds += 1
+        }
+        #expect(!house.log.kept.isCompacting && house.log.carried >= 500)
+        #expect(seconds > 1 && house.nextDeadline == nil)
+    }
+
     @Test func `leaves history alone`() throws {
         let window = HistoryWindow(seconds: 86_400, bytes: 1 << 30) ?? .none
         let house = try House(keeping(checkpointBytes: 20 << 10, history: window))
