@@ -10,7 +10,8 @@ if CommandLine.arguments.dropFirst().first == "bench" {
     do {
         try BenchFolder.set()
     } catch {
-        print("qtasks bench: no folder can be made for it: \(error)")
+        let line = "qtasks bench: no folder can be made for it: \(error)\n"
+        write(STDERR_FILENO, line, line.utf8.count)
         exit(73)
     }
 }

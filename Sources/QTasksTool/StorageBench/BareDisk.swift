@@ -2,7 +2,6 @@
 
 import Glibc
 import QTasks
-import QTasksProcess
 
 /// What the disk can do without a log: plain writes and syncs of a file that is filled with zeros.
 struct BareDisk: ~Copyable {
@@ -27,27 +26,6 @@ struct BareDisk: ~Copyable {
         }
         fdatasync(file)
         return file
-    }
-
-    /// Waits until nothing of what was written or removed before is still under way, 20 seconds at most: what a
-    /// row leaves behind, gigabytes at times, isn't the next one's to pay for.
-    ///
-    /// Where the file system has the disk discard what is freed, whoever frees something waits behind that.
-    static func waitUntilQuiet(_ folder: TemporaryFolder) throws {
-        Glibc.sync()
-        let start = Stopwatch.now()
-        var quick = 0
-        while quick < 50, Stopwatch.seconds(since: start) < 20 {
-            let before = Stopwatch.now()
-            let path = "\(folder.path)/quiet"
-            let file = try makeFile(path, 1 << 20)
-            ftruncate(file, 0)
-            fsync(file)
-            close(file)
-            unlink(path)
-            quick = Stopwatch.now() - before < 15_000_000 ? quick + 1 : 0
-            usleep(20_000)
-        }
     }
 
     deinit {

@@ -51,7 +51,6 @@ struct StorageBenchCommand: AsyncParsableCommand {
         defer { folder.remove() }
         var areAllReached = true
         for row in Row.allCases where only.isEmpty || only.contains(row) {
-            try BareDisk.waitUntilQuiet(folder)
             let stolen = ProcessorTime()
             let results = try await measure(row, in: folder)
             for result in results {
