@@ -1,5 +1,6 @@
 // Part of QTasks. License: see LICENSE.
 
+import CLinux
 import Glibc
 import Synchronization
 
