@@ -64,7 +64,7 @@ public struct LogFileCheck {
 
     // MARK: Meta
 
-    /// How often a page that isn't whole is read again: its writer may be at it right now.
+    /// How often a page or header that isn't whole is read again: its writer may be at it right now.
     private static let readsMax = 20
 
     private mutating func checkMeta() throws(AppendLogError) {
@@ -134,6 +134,31 @@ public struct LogFileCheck {
         of bytes: UnsafeRawBufferPointer,
         _ name: String
     ) throws(AppendLogError) -> SegmentHeader? {
+        var (found, bad): (SegmentHeader?, [Int]) = (nil, [])
+        for _ in 0..<Self.readsMax {
+            (found, bad) = try readHeaders(of: bytes, name)
+            if bad.isEmpty { break }
+            // prepared, and never written to
+            if found == nil, bytes.allSatisfy({ $0 == 0 }) { return nil }
+        }
+        for offset in bad {
+            damages.append(
+                FileDamage(
+                    part: .segmentHeader,
+                    file: name,
+                    offset: offset,
+                    bytes: SegmentHeader.bytes
+                )
+            )
+        }
+        return found
+    }
+
+    /// The header by either of its copies, and where one is that isn't whole.
+    private func readHeaders(
+        of bytes: UnsafeRawBufferPointer,
+        _ name: String
+    ) throws(AppendLogError) -> (found: SegmentHeader?, bad: [Int]) {
         let path = path(name)
         var found: SegmentHeader?
         var bad: [Int] = []
@@ -148,19 +173,7 @@ public struct LogFileCheck {
                 bad.append(offset)
             }
         }
-        // prepared, and never written to
-        if found == nil, bytes.allSatisfy({ $0 == 0 }) { return nil }
-        for offset in bad {
-            damages.append(
-                FileDamage(
-                    part: .segmentHeader,
-                    file: name,
-                    offset: offset,
-                    bytes: SegmentHeader.bytes
-                )
-            )
-        }
-        return found
+        return (found, bad)
     }
 
     private mutating func checkGroups(
