@@ -3,7 +3,7 @@
 import Glibc
 import Synchronization
 
-/// Carries out the log's housekeeping, on a thread that nothing waits for.
+/// Carries out the log's housekeeping, on two threads that nothing waits for.
 extension JobBoard {
     func runOneKeep() -> Bool {
         guard let job = withJobs({ $0.nextKeep() }) else { return false }
@@ -18,10 +18,6 @@ extension JobBoard {
                 try? files.remove(unfinishedPath(number))
                 withJobs { $0.keep { $0.abandoned() } }
                 onProgress?()
-            case .read(let read):
-                let batch = CompactionBatch(read, path: path(read.segment), files)
-                withJobs { $0.keep { $0.wasRead(batch) } }
-                onProgress?()
             case .remove(let segments, let checkpoints): remove(segments, checkpoints)
             case .measure: try measure()
             }
@@ -29,6 +25,15 @@ extension JobBoard {
             withJobs { $0.fail(error) }
             onProgress?()
         }
+        return true
+    }
+
+    func runOneRead() -> Bool {
+        guard let read = withJobs({ $0.nextRead() }) else { return false }
+        let batch = CompactionBatch(read, path: path(read.segment), files)
+        withJobs { $0.keep { $0.wasRead(batch) } }
+        keptCount.wrappingAdd(1, ordering: .releasing)
+        onProgress?()
         return true
     }
 

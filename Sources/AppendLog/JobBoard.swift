@@ -9,7 +9,7 @@ import Synchronization
 /// Unchecked, because: `jobs` is only touched under `mutex`; everything else is constant or atomic.
 final class JobBoard: @unchecked Sendable {
     enum Role: Int, CaseIterable {
-        case write, sync, prepare, keep
+        case write, sync, prepare, keep, read
     }
 
     let files: any LogFiles
@@ -124,6 +124,7 @@ final class JobBoard: @unchecked Sendable {
         case .sync: runOneSync()
         case .prepare: runOnePreparation()
         case .keep: runOneKeep()
+        case .read: runOneRead()
         }
     }
 
@@ -137,6 +138,7 @@ final class JobBoard: @unchecked Sendable {
         case .sync: jobs.canSync
         case .prepare: jobs.canPrepare
         case .keep: jobs.nextKeepJob != nil
+        case .read: jobs.canRead
         }
     }
 

@@ -212,6 +212,11 @@ extension Log {
         bytes(since: board.look { $0.durableEnd })
     }
 
+    /// Whether everything before `position` is written.
+    public func isWritten(upTo position: RecordPosition) -> Bool {
+        board.look { $0.writtenEnd } >= position
+    }
+
     private func handOver(_ draft: inout CheckpointDraft) {
         let (buffer, offset) = (draft.buffer, draft.offset)
         draft.offset = draft.end

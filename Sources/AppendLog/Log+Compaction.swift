@@ -30,6 +30,12 @@ extension Log {
         compaction != nil
     }
 
+    /// Whether compacted segments still take up room that nobody holds; `onProgress` is called once they are
+    /// gone.
+    public var isRemovingSegments: Bool {
+        board.look { $0.keeping.isRemovingSegments }
+    }
+
     /// Begins to compact the oldest segment.
     ///
     /// - Returns: Whether there is one that can be.

@@ -476,7 +476,14 @@ extension Log {
     ///
     /// Only with ``LogDriver/manual``.
     public func runOneKeep() -> Bool {
-        runOne(.keep)
+        runOneRead() || runOne(.keep)
+    }
+
+    /// Reads on for a compaction.
+    ///
+    /// Only with ``LogDriver/manual``.
+    public func runOneRead() -> Bool {
+        runOne(.read)
     }
 
     private func runOne(_ role: JobBoard.Role) -> Bool {

@@ -436,9 +436,19 @@ extension LogJobs {
         return keeping.job(durableEnd: durableEnd, pages: [meta, formerMeta])
     }
 
+    var canRead: Bool {
+        failure == nil && keeping.nextRead != nil
+    }
+
     /// Whether a step is under way or could be.
     var isKeeping: Bool {
-        keeping.isBusy || nextKeepJob != nil
+        keeping.isBusy || keeping.isReading || canRead || nextKeepJob != nil
+    }
+
+    mutating func nextRead() -> CompactionRead? {
+        guard canRead, let read = keeping.nextRead else { return nil }
+        keeping.beginRead()
+        return read
     }
 
     mutating func nextKeep() -> LogKeeping.Job? {

@@ -3,7 +3,7 @@
 /// Decides the log's housekeeping: checkpoints on their way to the disk, what compaction reads, and
 /// which files nothing refers to any more.
 ///
-/// A value, part of ``LogJobs``. One job is out at a time; none of them is ever waited for.
+/// A value, part of ``LogJobs``. One job is out at a time, and one read; none of them is ever waited for.
 struct LogKeeping {
     enum Job {
         /// Write `bytes` to the unfinished checkpoint's file; the first makes it.
@@ -12,8 +12,6 @@ struct LogKeeping {
         case publish(Checkpoint, LogFileHandle)
         /// Remove what was written of a checkpoint that nobody wants.
         case abandon(number: UInt32, LogFileHandle?)
-        /// Read on in a segment that is compacted.
-        case read(CompactionRead)
         /// Remove these files: segments, then checkpoints.
         case remove(segments: [UInt32], checkpoints: [UInt32])
         /// Ask the file system how much room there is.
@@ -92,11 +90,6 @@ extension LogKeeping {
         guard !isBusy else { return nil }
         if let job = removal(pages) { return job }
         if wantsMeasure { return .measure }
-        if let source, !source.isReading, !source.isAtEnd,
-            source.batches.count < Self.batchesMax
-        {
-            return .read(source.read)
-        }
         guard let draft else { return nil }
         if draft.isAbandoned { return .abandon(number: draft.checkpoint.number, draft.handle) }
         if let next = draft.queue.first {
@@ -115,11 +108,7 @@ extension LogKeeping {
 
     mutating func begin(_ job: Job) {
         isBusy = true
-        switch job {
-        case .read: source?.isReading = true
-        case .measure: wantsMeasure = false
-        case .write, .publish, .abandon, .remove: break
-        }
+        if case .measure = job { wantsMeasure = false }
     }
 
     /// Files that neither page leads to, and that nobody outside was told of.
@@ -224,9 +213,26 @@ extension LogKeeping {
         source = Source(read: read)
     }
 
+    /// What compaction is to read next; `nil` where it is read, or being read, or enough is.
+    ///
+    /// Not one of the jobs: those wait for a disk that is slow at writing, what is read is mostly in memory.
+    var nextRead: CompactionRead? {
+        guard let source, !source.isReading, !source.isAtEnd,
+            source.batches.count < Self.batchesMax
+        else { return nil }
+        return source.read
+    }
+
+    var isReading: Bool {
+        source?.isReading == true
+    }
+
+    mutating func beginRead() {
+        source?.isReading = true
+    }
+
     /// A part of the segment was read.
     mutating func wasRead(_ batch: CompactionBatch) {
-        isBusy = false
         source?.isReading = false
         guard let source, batch.isAnswer(to: source.read) else { return }
         self.source?.read.offset = batch.nextOffset
@@ -241,6 +247,11 @@ extension LogKeeping {
 
     mutating func endCompaction() {
         source = nil
+    }
+
+    /// Whether segments are to go that only the meta pages, or the disk, keep.
+    var isRemovingSegments: Bool {
+        doomedSegments.contains { holds[$0] == nil }
     }
 
     /// Nothing in these segments counts once the meta pages say so.

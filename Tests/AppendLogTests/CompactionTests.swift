@@ -121,16 +121,36 @@ struct `A compaction` {
         var keeping = LogKeeping()
         let read = CompactionRead(segment: 1, salt: 1, limit: 5000, offset: 1024)
         keeping.beginCompaction(read)
-        keeping.begin(.read(read))
+        keeping.beginRead()
         keeping.wasRead(CompactionBatch(read, path: segmentPath(9), disk))
         keeping.endCompaction()
 
         var later = read
         later.offset = 3000
         keeping.beginCompaction(read)
-        keeping.begin(.read(read))
+        keeping.beginRead()
         keeping.wasRead(CompactionBatch(later, path: segmentPath(9), disk))
         #expect(keeping.takeBatch() == nil, "it would have passed over everything before 3000")
+    }
+
+    @Test func `is read for while a checkpoint waits for the disk`() {
+        var keeping = LogKeeping()
+        let checkpoint = Checkpoint(
+            number: 1,
+            salt: 1,
+            incarnation: 1,
+            startSequence: 0,
+            start: RecordPosition(segment: 1, offset: 0)
+        )
+        keeping.beginCheckpoint(checkpoint)
+        keeping.addToCheckpoint(GroupBuffer(capacity: 64), at: 0)
+        let write = keeping.job(durableEnd: RecordPosition(segment: 1, offset: 0), pages: [])
+        if let write { keeping.begin(write) }
+        #expect(keeping.isBusy)
+        keeping.beginCompaction(CompactionRead(segment: 1, salt: 1, limit: 5000, offset: 1024))
+        #expect(keeping.nextRead?.offset == 1024)
+        keeping.beginRead()
+        #expect(keeping.nextRead == nil, "one at a time")
     }
 
     @Test mutating func `that can't read its segment leaves it, and the log goes on`() throws {
