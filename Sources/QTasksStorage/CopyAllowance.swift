@@ -13,6 +13,8 @@ struct CopyAllowance {
     ///
     /// Time alone never gets it there.
     private static let bytesBehind = 1 << 20
+    /// It waits for a checkpoint until others have appended that much.
+    private static let bytesWaitedMax = 8 << 20
     /// As much as is worth a turn.
     private static let bytesWorthwhile = 32 << 10
     /// To read and check this many bytes takes as much as to copy one.
@@ -23,6 +25,8 @@ struct CopyAllowance {
     private var read = 0
     /// Up to when time was counted, in nanoseconds of the monotonic clock.
     private var countedAt: UInt64 = 0
+    /// What others have appended while a checkpoint was being written.
+    private var waited = 0
 
     var isSpent: Bool { bytes <= 0 }
     var isBehind: Bool { bytes > Self.bytesBehind }
@@ -40,6 +44,25 @@ struct CopyAllowance {
 
     /// Time has gone by, and others have appended so many bytes.
     mutating func grow(appended: Int, now: UInt64) {
+        waited = 0
+        add(appended, now)
+    }
+
+    /// The same while a checkpoint is being written, which goes first, but not however long it takes: on a slow
+    /// disk a busy system would fill that disk meanwhile.
+    ///
+    /// - Returns: Whether to go on all the same.
+    mutating func goesOn(beside appended: Int, now: UInt64) -> Bool {
+        waited += appended
+        guard waited > Self.bytesWaitedMax else {
+            countedAt = now
+            return false
+        }
+        add(appended, now)
+        return true
+    }
+
+    private mutating func add(_ appended: Int, _ now: UInt64) {
         // a second fills it as well as a year
         let elapsed = min(now > countedAt ? now - countedAt : 0, 1_000_000_000)
         let gained = Int(elapsed * Self.rate / 1_000_000_000)

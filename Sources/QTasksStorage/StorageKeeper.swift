@@ -44,9 +44,11 @@ package struct StorageKeeper {
     /// So many bytes that are on their way to the disk are enough for a compaction to wait: whoever waits
     /// for a sync waits for them too.
     private static let bytesUnderWay = 32 << 10
-    /// Where room is short, whoever adds a task waits for the compaction itself; and one that has fallen behind
-    /// would never come to its end.
-    private static let bytesUnderWayInNeed = 4 << 20
+    /// Where room is short, or it has fallen behind, it waits for what it has copied itself alone, which takes up
+    /// memory until it is written.
+    ///
+    /// In the one case whoever adds a task waits for the compaction, in the other it would never come to its end.
+    private static let bytesCopiedMax = 4 << 20
 
     /// Where room is short, that much is worth copying all that is alive.
     private static let bytesWorthwhile = 1 << 20
@@ -97,6 +99,8 @@ package struct StorageKeeper {
     private var allowance = CopyAllowance()
     /// Up to where the log's bytes are counted in it.
     private var copyEnd = RecordPosition.none
+    /// What it has copied since everything up to `mark` was on its way to the disk.
+    private var copied = (bytes: 0, mark: RecordPosition.none)
     /// When it may do more, in nanoseconds of the monotonic clock; `nil` where something else wakes it.
     private var copyAt: UInt64?
     /// Where compaction met a record that can't be read.
@@ -257,7 +261,11 @@ package struct StorageKeeper {
             checkpointFailedAt = checkpointFailedAt ?? log.bytesSinceCheckpoint
         }
         if walk == nil {
-            guard !log.isWritingCheckpoint, isCheckpointDue(log), log.hasRoom else { return .idle }
+            // a compaction that has begun ends first, and its segment goes: together they take up most
+            let isCompacting = log.isCompacting || log.isRemovingSegments
+            guard !log.isWritingCheckpoint, !isCompacting || isForced, isCheckpointDue(log),
+                log.hasRoom
+            else { return .idle }
             checkpointFailedAt = nil
             log.beginCheckpoint()
             walk = CheckpointWalk()
@@ -335,14 +343,16 @@ package struct StorageKeeper {
             allowance.begin(now: now.monotonic)
             copyEnd = log.kept.end
         }
-        // one thing at a time: each takes of the disk what whoever waits for a sync then lacks
-        if log.kept.isWritingCheckpoint, !log.kept.isAlmostFull {
-            allowance.begin(now: now.monotonic)
-            copyEnd = log.kept.end
-            return .waiting
-        }
-        allowance.grow(appended: log.kept.bytes(since: copyEnd), now: now.monotonic)
+        let appended = log.kept.bytes(since: copyEnd)
         copyEnd = log.kept.end
+        // one thing at a time: each takes of the disk what whoever waits for a sync then lacks
+        if log.kept.isWritingCheckpoint, !log.kept.isAlmostFull,
+            !isDead(log.kept.segments[0], state, but: 16)
+        {
+            guard allowance.goesOn(beside: appended, now: now.monotonic) else { return .waiting }
+        } else {
+            allowance.grow(appended: appended, now: now.monotonic)
+        }
         log.kept.isHurried = log.kept.isAlmostFull || allowance.isBehind
         while true {
             if isUnderWay(log.kept) {
@@ -354,7 +364,9 @@ package struct StorageKeeper {
                 return .idle
             }
             defer {
-                allowance.spend(copied: log.kept.bytes(since: copyEnd))
+                let bytes = log.kept.bytes(since: copyEnd)
+                allowance.spend(copied: bytes)
+                copied.bytes += bytes
                 copyEnd = log.kept.end
             }
             for _ in 0..<Self.recordsAtATime {
@@ -380,12 +392,14 @@ package struct StorageKeeper {
     }
 
     /// Whether so much is on its way to the disk that a compaction waits.
-    private func isUnderWay(_ log: Log) -> Bool {
+    private mutating func isUnderWay(_ log: Log) -> Bool {
         // others' bytes count where somebody waits for them: those that are late have no regard, and would
         // wait for ever where others append faster than the disk syncs
-        log.isAlmostFull || allowance.isBehind
-            ? log.pendingBytes > Self.bytesUnderWayInNeed
-            : log.bytesNotDurable > Self.bytesUnderWay
+        guard log.isAlmostFull || allowance.isBehind else {
+            return log.bytesNotDurable > Self.bytesUnderWay
+        }
+        if log.isWritten(upTo: copied.mark) { copied = (0, log.end) }
+        return copied.bytes > Self.bytesCopiedMax
     }
 
     /// A segment is gone.
@@ -436,7 +450,21 @@ package struct StorageKeeper {
         guard oldest.index < first else { return false }
         let (alive, dead) = space(state, log, before: first)
         guard log.hasRoom else { return dead >= Self.bytesWorthwhile }
-        return isAlmostFull ? dead > min(alive, max(alive / 4, Self.bytesWorthwhile)) : dead > alive
+        if isAlmostFull { return dead > min(alive, max(alive / 4, Self.bytesWorthwhile)) }
+        // one that frees three bytes for each that it copies is cheap, whatever the others are like
+        return dead > alive || isDead(oldest, state, but: 4)
+    }
+
+    /// Whether of a complete segment no more than one byte in so many is to be copied.
+    private func isDead(_ segment: SegmentInfo, _ state: StorageState, but parts: Int) -> Bool {
+        let alive = state.tasks.usage[segment.index] + toldBytes(state)
+        return segment.end.map { $0 >= parts * alive } ?? false
+    }
+
+    /// What tells of workers and queues takes up at most: the table says nothing of it, and it is copied as well.
+    private func toldBytes(_ state: StorageState) -> Int {
+        state.tasks.workers.count * Self.workerBytes
+            + state.tasks.queues.entries.count * Self.queueBytes
     }
 
     /// The bytes of complete segments before that one, by whether somebody may still ask for them.
@@ -445,11 +473,8 @@ package struct StorageKeeper {
         _ log: Log,
         before first: UInt32
     ) -> (alive: Int, dead: Int) {
-        // the table says nothing of what tells of workers and queues: it is copied as well, and nothing
-        // gained by it
-        let told =
-            state.tasks.workers.count * Self.workerBytes
-            + state.tasks.queues.entries.count * Self.queueBytes
+        // nothing is gained by copying it
+        let told = toldBytes(state)
         var (alive, dead) = (told, -told)
         for segment in log.segments {
             guard segment.index < first, let end = segment.end else { continue }

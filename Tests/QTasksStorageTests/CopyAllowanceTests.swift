@@ -64,6 +64,27 @@ struct `What a compaction may copy` {
         #expect(Self.copy(&allowance) <= 8 << 20)
     }
 
+    @Test func `waits for a checkpoint, but not for ever where others append`() {
+        var allowance = CopyAllowance()
+        allowance.begin(now: 0)
+        _ = Self.copy(&allowance)
+        let step = 64 << 10
+        var appended = 0
+        // however much time goes by
+        var hour: UInt64 = 1
+        while appended < 32 << 20, !allowance.goesOn(beside: step, now: hour * 3600 * Self.second) {
+            #expect(allowance.isSpent)
+            appended += step
+            hour += 1
+        }
+        #expect(appended > 4 << 20 && appended < 16 << 20)
+        #expect(!allowance.isSpent)
+        // the next checkpoint is another
+        allowance.grow(appended: 0, now: 0)
+        let goesOn = allowance.goesOn(beside: step, now: 0)
+        #expect(!goesOn)
+    }
+
     @Test func `is spent by reading as well, though less`() {
         var (copying, reading) = (CopyAllowance(), CopyAllowance())
         let copied = Self.copy(&copying)

@@ -136,6 +136,117 @@ struct `A compaction` {
         #expect(house.state.tasks.index.count == 300)
     }
 
+    @Test func `begins at a segment that is nearly dead, whatever the others are like`() throws {
+        let house = try House(keeping())
+        let ended = try house.add(80)
+        try house.add(300)
+        house.finish(ended)
+        try house.settle()
+        #expect(Self.first(house) == 1)
+        house.pass(620)
+        try house.settle()
+        #expect(Self.first(house) > 1 && house.log.carried < 40)
+        #expect(house.state.tasks.index.count == 300)
+    }
+
+    /// Steps until nothing moves but by a checkpoint that waits for the disk, which the log doesn't write.
+    private static func stepBesideCheckpoint(_ house: House) throws {
+        var (last, now) = (-1, 0)
+        while now != last {
+            last = now
+            for _ in 0..<10 {
+                try house.commit()
+                _ = house.log.kept.runOneRead()
+                house.step()
+            }
+            now = house.log.carried + Int(first(house)) + Int(house.log.kept.lastSequence)
+        }
+        #expect(house.log.kept.isWritingCheckpoint)
+    }
+
+    @Test func `of what is dead goes on beside a checkpoint, however long that takes`() throws {
+        let house = try House(keeping(checkpointBytes: 60 << 10))
+        house.finish(try house.add(120))
+        try house.add(200)
+        try house.commit()
+        house.step()
+        house.pass(620)
+        try Self.stepBesideCheckpoint(house)
+        #expect(Self.first(house) > 1)
+        try house.settle()
+        #expect(house.state.tasks.index.count == 200)
+    }
+
+    @Test func `of what is alive waits for a checkpoint, until others have appended 8 MiB`() throws
+    {
+        let house = try House(keeping(checkpointBytes: 60 << 10))
+        let first = try house.add(120)
+        house.finish(first.indices.filter { $0 % 2 == 0 }.map { first[$0] })
+        house.finish(try house.add(400))
+        try house.commit()
+        house.step()
+        house.pass(620)
+        try Self.stepBesideCheckpoint(house)
+        #expect(house.log.kept.isCompacting && house.log.carried == 0)
+        try house.add(1800, bytes: 5000)
+        try Self.stepBesideCheckpoint(house)
+        #expect(house.log.carried > 0 && Self.first(house) > 1)
+        try house.settle()
+        #expect(house.state.tasks.index.count == 60 + 1800)
+    }
+
+    @Test func `that has begun ends, and its segment goes, before a checkpoint begins`() throws {
+        let house = try House(keeping(checkpointBytes: 60 << 10))
+        try house.add(300)
+        try house.settle()
+        house.finish(try house.add(500))
+        try house.settle()
+        house.pass(620)
+        var waits = 0
+        for _ in 0..<400 {
+            try house.add(2)
+            try house.commit()
+            let log = house.log.kept
+            let isBusy = log.isCompacting || log.isRemovingSegments
+            let isWriting = log.isWritingCheckpoint
+            let isDue = log.bytesSinceCheckpoint > 60 << 10
+            house.step(looks: 0)
+            if isBusy, !isWriting, isDue { waits += 1 }
+            #expect(!isBusy || isWriting || !log.isWritingCheckpoint)
+            _ = log.runOneKeep()
+        }
+        #expect(waits > 0)
+        try house.settle()
+        #expect(house.log.kept.bytesSinceCheckpoint < 80 << 10)
+        #expect(house.state.tasks.index.count == 300 + 800)
+    }
+
+    @Test func `that is late has regard for what it copies itself alone`() throws {
+        let house = try House(keeping())
+        try house.add(1100, bytes: 5000)
+        house.finish(try house.add(2600, bytes: 5000))
+        try house.settle()
+        house.pass(620)
+        try house.settle()
+        #expect(house.log.kept.isCompacting && house.log.carried < 500)
+        // the disk takes nothing of all this
+        try house.add(1000, bytes: 5000)
+        house.log.kept.submit(sync: true)
+        let others = house.log.kept.pendingBytes
+        #expect(others > 4 << 20)
+        for _ in 0..<1000 {
+            _ = house.log.kept.runOneRead()
+            house.step()
+        }
+        let copied = house.log.kept.pendingBytes - others
+        #expect(copied > 2 << 20 && copied < 5 << 20)
+        for _ in 0..<100 {
+            house.pass(1)
+            try house.settle()
+        }
+        #expect(house.log.carried >= 1100)
+    }
+
     @Test func `that has done much at once goes on later, says when, and gets done (P8)`() throws {
         let house = try House(keeping())
         try house.add(500, bytes: 5000)
