@@ -13,7 +13,7 @@ struct CopyAllowance {
     ///
     /// Time alone never gets it there.
     private static let bytesBehind = 1 << 20
-    /// It waits for a checkpoint until others have appended that much.
+    /// It waits for a checkpoint, or until a segment is gone, until others have appended that much.
     private static let bytesWaitedMax = 8 << 20
     /// As much as is worth a turn.
     private static let bytesWorthwhile = 32 << 10
@@ -25,7 +25,7 @@ struct CopyAllowance {
     private var read = 0
     /// Up to when time was counted, in nanoseconds of the monotonic clock.
     private var countedAt: UInt64 = 0
-    /// What others have appended while a checkpoint was being written.
+    /// What others have appended while it waited.
     private var waited = 0
 
     var isSpent: Bool { bytes <= 0 }
@@ -48,8 +48,8 @@ struct CopyAllowance {
         add(appended, now)
     }
 
-    /// The same while a checkpoint is being written, which goes first, but not however long it takes: on a slow
-    /// disk a busy system would fill that disk meanwhile.
+    /// The same while a checkpoint is being written or a segment removed, which goes first, but not however long
+    /// it takes: on a slow disk a busy system would fill that disk meanwhile.
     ///
     /// - Returns: Whether to go on all the same.
     mutating func goesOn(beside appended: Int, now: UInt64) -> Bool {

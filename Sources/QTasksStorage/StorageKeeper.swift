@@ -346,9 +346,9 @@ package struct StorageKeeper {
         let appended = log.kept.bytes(since: copyEnd)
         copyEnd = log.kept.end
         // one thing at a time: each takes of the disk what whoever waits for a sync then lacks
-        if log.kept.isWritingCheckpoint, !log.kept.isAlmostFull,
-            !isDead(log.kept.segments[0], state, but: 16)
-        {
+        let isCheckpointFirst =
+            log.kept.isWritingCheckpoint && !isDead(log.kept.segments[0], state, but: 16)
+        if isCheckpointFirst || log.kept.isRemovingSegments, !log.kept.isAlmostFull {
             guard allowance.goesOn(beside: appended, now: now.monotonic) else { return .waiting }
         } else {
             allowance.grow(appended: appended, now: now.monotonic)
