@@ -15,7 +15,7 @@ struct CompactionRead: Sendable {
 /// afterwards.
 final class CompactionBatch: @unchecked Sendable {
     /// What is read at a time, unless a record is longer.
-    static let bytes = 1 << 20
+    static let bytes = 256 << 10
 
     private let buffer: GroupBuffer
     private let start: Int

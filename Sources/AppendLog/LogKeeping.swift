@@ -39,7 +39,7 @@ struct LogKeeping {
     }
 
     /// At most this much is read ahead of the owner, in batches.
-    private static let batchesMax = 2
+    private static let batchesMax = 4
 
     private var draft: Draft?
     private var source: Source?

@@ -30,7 +30,7 @@ package final class StorageLoop {
 
     /// How long a turn keeps house at most, in nanoseconds; half of what may be noticed, since the last
     /// step before it ends takes its time too.
-    private static let housekeepingPause: UInt64 = 500_000
+    private static let housekeepingPause: UInt64 = 250_000
 
     private static let doorbellToken: UInt64 = 0
 

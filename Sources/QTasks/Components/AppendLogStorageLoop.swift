@@ -22,7 +22,7 @@ struct AppendLogStorageLoop: ~Copyable {
     private static let pause: UInt64 = 1_000_000_000
 
     /// How long a turn keeps house at most, in nanoseconds.
-    private static let housekeepingPause: UInt64 = 500_000
+    private static let housekeepingPause: UInt64 = 250_000
 
     private let mailbox: StorageMailbox
     private let logger: Logger
