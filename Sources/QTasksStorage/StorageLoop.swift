@@ -28,7 +28,7 @@ package final class StorageLoop {
     /// How often a full disk is asked for room.
     private static let spacePause: UInt64 = 1_000_000_000
 
-    /// How long a turn keeps house at most, in nanoseconds; half of what may be noticed, since the last
+    /// How long a turn keeps house at most, in nanoseconds; a quarter of what may be noticed, since the last
     /// step before it ends takes its time too.
     private static let housekeepingPause: UInt64 = 250_000
 
