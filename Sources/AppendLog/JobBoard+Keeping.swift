@@ -17,13 +17,13 @@ extension JobBoard {
                 if let handle { files.close(handle) }
                 try? files.remove(unfinishedPath(number))
                 withJobs { $0.keep { $0.abandoned() } }
-                onProgress?()
+                tellKept()
             case .remove(let segments, let checkpoints): remove(segments, checkpoints)
             case .measure: try measure()
             }
         } catch {
             withJobs { $0.fail(error) }
-            onProgress?()
+            tellKept()
         }
         return true
     }
@@ -32,9 +32,14 @@ extension JobBoard {
         guard let read = withJobs({ $0.nextRead() }) else { return false }
         let batch = CompactionBatch(read, path: path(read.segment), files)
         withJobs { $0.keep { $0.wasRead(batch) } }
+        tellKept()
+        return true
+    }
+
+    /// The owner finds a count that it hasn't seen when it is called, or it would take this for nothing new.
+    private func tellKept() {
         keptCount.wrappingAdd(1, ordering: .releasing)
         onProgress?()
-        return true
     }
 
     private func writeCheckpoint(
@@ -53,7 +58,7 @@ extension JobBoard {
             // on its way to the disk bit by bit: one sync of all of it would hold up those of the log
             try files.writeInSteps(file, buffer.bytes, at: offset)
             withJobs { $0.keep { $0.wrote(buffer, at: offset, with: file) } }
-            onProgress?()
+            tellKept()
         } catch {
             // a checkpoint is a cache: without room there is none, and nothing is lost by it
             guard error.isNoSpace else {
@@ -85,7 +90,7 @@ extension JobBoard {
         }
         files.close(handle)
         withJobs { $0.published(checkpoint) }
-        onProgress?()
+        tellKept()
     }
 
     private func remove(_ segments: [UInt32], _ checkpoints: [UInt32]) {
@@ -97,7 +102,7 @@ extension JobBoard {
             try? files.removeInSteps(name, isHurried: isHurried)
         }
         withJobs { $0.removed(segments: segments, checkpoints: checkpoints) }
-        onProgress?()
+        tellKept()
     }
 
     private func measure() throws(AppendLogError) {
@@ -107,7 +112,7 @@ extension JobBoard {
             $0.keep { $0.measured() }
             $0.measured(space)
         }
-        if wasShort != isShortOfSpace.load(ordering: .relaxed) { onProgress?() }
+        if wasShort != isShortOfSpace.load(ordering: .relaxed) { tellKept() }
     }
 
     private func unfinishedPath(_ number: UInt32) -> String {
