@@ -338,7 +338,11 @@ package struct StorageKeeper {
     ) -> Pace {
         copyAt = nil
         if !log.kept.isCompacting {
-            guard damage == nil, isWorthCompacting(state, log.kept), log.kept.beginCompaction()
+            // by turns: a checkpoint that waits for the segment before to go would wait for ever
+            let isCheckpointNext = log.kept.isRemovingSegments && isCheckpointDue(log.kept)
+            let isUrgent = isForced || log.kept.isAlmostFull
+            guard damage == nil, isUrgent || !isCheckpointNext, isWorthCompacting(state, log.kept),
+                log.kept.beginCompaction()
             else { return .idle }
             allowance.begin(now: now.monotonic)
             copyEnd = log.kept.end

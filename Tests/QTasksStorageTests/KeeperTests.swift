@@ -221,6 +221,29 @@ struct `A compaction` {
         #expect(house.state.tasks.index.count == 300 + 800)
     }
 
+    @Test func `lets a checkpoint that is due come between two segments`() throws {
+        let house = try House(keeping(checkpointBytes: 60 << 10))
+        try house.add(100)
+        try house.settle()
+        house.finish(try house.add(4000))
+        try house.commit()
+        house.pass(620)
+        var (last, longest, run) = (Self.first(house), 0, 0)
+        for _ in 0..<1500 {
+            try house.add(1)
+            try house.commit()
+            house.step(looks: 0)
+            _ = house.log.kept.runOneKeep()
+            let first = Self.first(house)
+            let least = max(60 << 10, (house.log.kept.checkpoints.last?.bytes ?? 0) / 2)
+            let isDue = house.log.kept.bytesSinceCheckpoint > least
+            if first != last { run += 1 }
+            if house.log.kept.isWritingCheckpoint || !isDue { run = 0 }
+            (last, longest) = (first, max(longest, run))
+        }
+        #expect(longest <= 2 && Self.first(house) > 10)
+    }
+
     @Test func `that is late has regard for what it copies itself alone`() throws {
         let house = try House(keeping())
         try house.add(1100, bytes: 5000)
