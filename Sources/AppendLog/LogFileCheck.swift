@@ -111,12 +111,22 @@ public struct LogFileCheck {
         var mappings: [UInt32: LogMapping] = [:]
         for name in try files.list(directory).sorted() {
             guard let index = LogFormat.segmentIndex(name), index >= meta?.firstSegment ?? 1,
-                let mapping = try mapIfThere(path(name))
+                let start = try Self.start(of: path(name), map: mapIfThere)
             else { continue }
-            guard let header = try checkHeader(of: mapping.bytes, name) else { continue }
+            for offset in start.bad {
+                damages.append(
+                    FileDamage(
+                        part: .segmentHeader,
+                        file: name,
+                        offset: offset,
+                        bytes: SegmentHeader.bytes
+                    )
+                )
+            }
+            guard let header = start.header else { continue }
             segments += 1
             headers.append(header)
-            mappings[index] = mapping
+            mappings[index] = start.mapping
         }
         guard let meta else { return }
         let chain = SegmentChain(
@@ -130,50 +140,42 @@ public struct LogFileCheck {
         checkGroups(of: links, meta)
     }
 
-    private mutating func checkHeader(
-        of bytes: UnsafeRawBufferPointer,
-        _ name: String
-    ) throws(AppendLogError) -> SegmentHeader? {
-        var (found, bad): (SegmentHeader?, [Int]) = (nil, [])
-        for _ in 0..<Self.readsMax {
-            (found, bad) = try readHeaders(of: bytes, name)
-            if bad.isEmpty { break }
-            // prepared, and never written to
-            if found == nil, bytes.allSatisfy({ $0 == 0 }) { return nil }
-        }
-        for offset in bad {
-            damages.append(
-                FileDamage(
-                    part: .segmentHeader,
-                    file: name,
-                    offset: offset,
-                    bytes: SegmentHeader.bytes
-                )
-            )
-        }
-        return found
+    /// A segment, its header by either of the two copies, and where one is that isn't whole.
+    struct SegmentStart {
+        let mapping: LogMapping
+        var header: SegmentHeader?
+        var bad: [Int] = []
     }
 
-    /// The header by either of its copies, and where one is that isn't whole.
-    private func readHeaders(
-        of bytes: UnsafeRawBufferPointer,
-        _ name: String
-    ) throws(AppendLogError) -> (found: SegmentHeader?, bad: [Int]) {
-        let path = path(name)
-        var found: SegmentHeader?
-        var bad: [Int] = []
-        for offset in [0, SegmentHeader.copyOffset] {
-            // of one copy alone: decode takes the second for what it looks at first
-            let copy = UnsafeRawBufferPointer(
-                rebasing: bytes.dropFirst(offset).prefix(SegmentHeader.bytes)
-            )
-            if let header = try SegmentHeader.decode(copy, path: path) {
-                found = found ?? header
-            } else {
-                bad.append(offset)
+    /// Looks at a segment's headers, again and again where they aren't whole.
+    ///
+    /// - Returns: `nil` where the segment is gone.
+    static func start(
+        of path: String,
+        map: (String) throws(AppendLogError) -> LogMapping?
+    ) throws(AppendLogError) -> SegmentStart? {
+        var start: SegmentStart?
+        for _ in 0..<readsMax {
+            guard let mapping = try map(path) else { return nil }
+            var found = SegmentStart(mapping: mapping)
+            for offset in [0, SegmentHeader.copyOffset] {
+                // of one copy alone: decode takes the second for what it looks at first
+                let copy = UnsafeRawBufferPointer(
+                    rebasing: mapping.bytes.dropFirst(offset).prefix(SegmentHeader.bytes)
+                )
+                if let header = try SegmentHeader.decode(copy, path: path) {
+                    found.header = found.header ?? header
+                } else {
+                    found.bad.append(offset)
+                }
             }
+            // prepared, and never written to
+            let isEmpty = found.header == nil && mapping.bytes.allSatisfy { $0 == 0 }
+            if isEmpty { found.bad = [] }
+            if found.bad.isEmpty { return found }
+            start = found
         }
-        return (found, bad)
+        return start
     }
 
     private mutating func checkGroups(

@@ -105,6 +105,45 @@ struct `The format` {
         #expect(try area.withBytes { try SegmentHeader.decode($0, path: "") } == nil)
     }
 
+    @Test func `of a segment is looked at again where its writer may be at it`() throws {
+        let header = SegmentHeader(
+            index: 2,
+            salt: 1,
+            incarnation: 1,
+            firstSequence: 1,
+            predecessor: RecordPosition(segment: 1, offset: 2048)
+        )
+        var whole = [UInt8](repeating: 0, count: 2 * SegmentHeader.areaBytes)
+        try whole.withUnsafeMutableBytes { header.encode(to: try #require($0.baseAddress)) }
+        whole[whole.count - 1] = 1  // a record
+        var (half, none) = (whole, whole)
+        for index in 0..<SegmentHeader.bytes { half[index] = 0 }
+        for index in 0..<SegmentHeader.areaBytes { none[index] = 0 }
+        let empty = [UInt8](repeating: 0, count: whole.count)
+
+        /// What is found where these are there one after the other, and the last one stays.
+        func start(_ states: [[UInt8]]) throws -> LogFileCheck.SegmentStart? {
+            var states = states[...]
+            return try LogFileCheck.start(of: "") { _ in
+                let bytes = states.count > 1 ? states.removeFirst() : states.first ?? []
+                let copy = UnsafeMutableRawBufferPointer.allocate(
+                    byteCount: bytes.count,
+                    alignment: 8
+                )
+                copy.copyBytes(from: bytes)
+                return LogMapping(UnsafeRawBufferPointer(copy)) { $0.deallocate() }
+            }
+        }
+        let found = try #require(try start([none, half, whole]))
+        #expect(found.header == header && found.bad == [])
+        let damaged = try #require(try start([none, half]))
+        #expect(damaged.header == header && damaged.bad == [0])
+        let lost = try #require(try start([none]))
+        #expect(lost.header == nil && lost.bad == [0, SegmentHeader.copyOffset])
+        let prepared = try #require(try start([empty]))
+        #expect(prepared.header == nil && prepared.bad == [])
+    }
+
     /// Found with made-up stores: once the next opening had begun a segment, such a one bounded nothing.
     @Test func `of a segment that no opening has begun is none of ours`() throws {
         var header = SegmentHeader(
