@@ -7,7 +7,6 @@ import Synchronization
 extension JobBoard {
     func runOneKeep() -> Bool {
         guard let job = withJobs({ $0.nextKeep() }) else { return false }
-        defer { keptCount.wrappingAdd(1, ordering: .releasing) }
         do throws(AppendLogError) {
             switch job {
             case .write(let number, let handle, let buffer, let offset):
@@ -106,13 +105,12 @@ extension JobBoard {
     }
 
     private func measure() throws(AppendLogError) {
-        let wasShort = isShortOfSpace.load(ordering: .relaxed)
         let space = try files.space(of: directory)
         withJobs {
             $0.keep { $0.measured() }
             $0.measured(space)
         }
-        if wasShort != isShortOfSpace.load(ordering: .relaxed) { tellKept() }
+        tellKept()
     }
 
     private func unfinishedPath(_ number: UInt32) -> String {
