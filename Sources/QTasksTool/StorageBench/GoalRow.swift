@@ -38,7 +38,8 @@ struct GoalRow {
         return String(decoding: text.bytes, as: UTF8.self)
     }
 
-    private static func plain(_ value: Double) -> String {
+    /// Without more digits than anybody reads.
+    static func plain(_ value: Double) -> String {
         value == value.rounded() && abs(value) < 1e15
             ? String(Int(value)) : String((value * 1000).rounded() / 1000)
     }
