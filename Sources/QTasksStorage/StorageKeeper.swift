@@ -6,6 +6,10 @@ package import QTasksModel
 /// Storage's housekeeping, in steps, so that nobody waits for it: retention, checkpoints, compaction,
 /// history.
 package struct StorageKeeper {
+    /// How long a turn keeps house at most, in nanoseconds: a quarter of what may be noticed, since the last
+    /// part of a step takes its time too.
+    package static let stepTime: UInt64 = 250_000
+
     /// What is fixed while Storage runs.
     package struct Settings: Sendable, Equatable {
         package var history: HistoryWindow
@@ -357,7 +361,7 @@ package struct StorageKeeper {
         } else {
             allowance.grow(appended: appended, now: now.monotonic)
         }
-        log.kept.isHurried = log.kept.isAlmostFull || allowance.isBehind
+        log.kept.isHurried = isInNeed(log.kept)
         while true {
             if isUnderWay(log.kept) {
                 log.kept.submit(sync: true)
@@ -395,13 +399,15 @@ package struct StorageKeeper {
         }
     }
 
+    private func isInNeed(_ log: Log) -> Bool {
+        log.isAlmostFull || allowance.isBehind
+    }
+
     /// Whether so much is on its way to the disk that a compaction waits.
     private mutating func isUnderWay(_ log: Log) -> Bool {
         // others' bytes count where somebody waits for them: those that are late have no regard, and would
         // wait for ever where others append faster than the disk syncs
-        guard log.isAlmostFull || allowance.isBehind else {
-            return log.bytesNotDurable > Self.bytesUnderWay
-        }
+        guard isInNeed(log) else { return log.bytesNotDurable > Self.bytesUnderWay }
         if log.isWritten(upTo: copied.mark) { copied = (0, log.end) }
         return copied.bytes > Self.bytesCopiedMax
     }

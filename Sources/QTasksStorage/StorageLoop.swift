@@ -28,10 +28,6 @@ package final class StorageLoop {
     /// How often a full disk is asked for room.
     private static let spacePause: UInt64 = 1_000_000_000
 
-    /// How long a turn keeps house at most, in nanoseconds; a quarter of what may be noticed, since the last
-    /// step before it ends takes its time too.
-    private static let housekeepingPause: UInt64 = 250_000
-
     private static let doorbellToken: UInt64 = 0
 
     private let home: HomeDirectory
@@ -141,7 +137,7 @@ package final class StorageLoop {
     /// A little housekeeping, when everybody has been answered.
     private func keepHouse() {
         guard exitCode == nil else { return }
-        let end = MonotonicClock.nowNanoseconds() + Self.housekeepingPause
+        let end = MonotonicClock.nowNanoseconds() + StorageKeeper.stepTime
         let pace = keeper.step(&state, log, now: .current) {
             MonotonicClock.nowNanoseconds() >= end
         }

@@ -24,7 +24,7 @@ struct `What a compaction may copy` {
         var allowance = CopyAllowance()
         allowance.begin(now: Self.second)
         let first = Self.copy(&allowance)
-        #expect(first >= 64 << 10 && first <= 2 << 20)
+        #expect(first >= 64 << 10 && first <= 1 << 20)
         let moment = allowance.nextAt
         #expect(moment > Self.second && moment < Self.second + 20_000_000)
         allowance.grow(appended: 0, now: moment - 1_000_000)
@@ -34,7 +34,7 @@ struct `What a compaction may copy` {
         #expect(early <= moment + 1000 && !allowance.isSpent)
         _ = Self.copy(&allowance)
         allowance.grow(appended: 0, now: 1_000_000 * Self.second)
-        #expect(Self.copy(&allowance) <= 2 << 20)
+        #expect(Self.copy(&allowance) <= 1 << 20)
         allowance.grow(appended: 0, now: 0)
         #expect(allowance.isSpent)
     }
@@ -61,7 +61,7 @@ struct `What a compaction may copy` {
         for _ in 0..<100 { allowance.grow(appended: 100 << 10, now: 0) }
         #expect(allowance.isBehind)
         // and what it missed long ago is forgotten
-        #expect(Self.copy(&allowance) <= 8 << 20)
+        #expect(Self.copy(&allowance) <= 4 << 20)
     }
 
     @Test func `waits for a checkpoint, but not for ever where others append`() {

@@ -21,9 +21,6 @@ struct AppendLogStorageLoop: ~Copyable {
     /// In nanoseconds.
     private static let pause: UInt64 = 1_000_000_000
 
-    /// How long a turn keeps house at most, in nanoseconds.
-    private static let housekeepingPause: UInt64 = 250_000
-
     private let mailbox: StorageMailbox
     private let logger: Logger
     private let log: Log
@@ -133,7 +130,7 @@ struct AppendLogStorageLoop: ~Copyable {
     }
 
     private mutating func keepHouse() {
-        let end = MonotonicClock.nowNanoseconds() + Self.housekeepingPause
+        let end = MonotonicClock.nowNanoseconds() + StorageKeeper.stepTime
         let pace = keeper.step(&state, log, now: .current) {
             MonotonicClock.nowNanoseconds() >= end
         }

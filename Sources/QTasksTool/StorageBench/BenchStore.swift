@@ -137,7 +137,7 @@ final class BenchStore {
         _ = state.flush()
         let start = Stopwatch.now()
         let pace = keeper.step(&state, log, now: now) {
-            Stopwatch.now() - start >= 250_000
+            Stopwatch.now() - start >= StorageKeeper.stepTime
         }
         let time = Stopwatch.now() - start
         submit()
